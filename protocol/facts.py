@@ -1,0 +1,89 @@
+"""What a device must know about the backbone before it sends a token."""
+
+from dataclasses import asdict, dataclass
+
+from protocol.errors import MalformedMessage
+from protocol.fields import Fields
+from protocol.limits import Limits
+
+MOST_LAYERS = 4096
+MOST_HIDDEN = 2**20
+MOST_TOKENS = 2**24
+"""The largest vocabulary."""
+_MOST_POSITIONS = 2**31 - 1
+_MOST_NAMES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """The backbone as the service describes it.
+
+    Attributes:
+        name: What the service calls it.
+        fingerprint: Digest of its weights; a plugin fits one fingerprint only.
+        family: Its Hugging Face model type.
+        layers: Number of layers; taps go from 0 to this.
+        hidden: Width of a hidden state.
+        vocabulary: Rows of the LM head.
+        positions: Longest context.
+        tokenizer_sha256: Digest of the tokenizer's file.
+        chat_template: Jinja source, or None for a model that does not chat.
+        bos_token: Text of the token that begins a text, or None.
+        eos_token: Text of the token that ends a text, or None.
+        stop_tokens: Ids that end an answer.
+        dtype: What the service computes in, "f32" or "bf16".
+        logit_softcap: ``cap`` of ``cap * tanh(logits / cap)``, or None.
+        protocol: Versions spoken, each "major.minor".
+        codecs: Names of the codecs that hidden states can travel in.
+        limits: What the service reads at most.
+    """
+
+    name: str
+    fingerprint: str
+    family: str
+    layers: int
+    hidden: int
+    vocabulary: int
+    positions: int
+    tokenizer_sha256: str
+    chat_template: str | None
+    bos_token: str | None
+    eos_token: str | None
+    stop_tokens: tuple[int, ...]
+    dtype: str
+    logit_softcap: float | None
+    protocol: tuple[str, ...]
+    codecs: tuple[str, ...]
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        if any(token >= self.vocabulary for token in self.stop_tokens):
+            raise MalformedMessage(reason=f"stop tokens {self.stop_tokens} leave the vocabulary")
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "BackboneFacts":
+        """Read what ``to_json`` wrote, or raise ``MalformedMessage``."""
+        read = Fields(data, "backbone facts")
+        return cls(
+            name=read.label("name"),
+            fingerprint=read.label("fingerprint"),
+            family=read.label("family"),
+            layers=read.integer("layers", 1, MOST_LAYERS),
+            hidden=read.integer("hidden", 1, MOST_HIDDEN),
+            vocabulary=read.integer("vocabulary", 1, MOST_TOKENS),
+            positions=read.integer("positions", 1, _MOST_POSITIONS),
+            tokenizer_sha256=read.digest("tokenizer_sha256"),
+            chat_template=read.maybe("chat_template", read.text),
+            bos_token=read.maybe("bos_token", read.text),
+            eos_token=read.maybe("eos_token", read.text),
+            stop_tokens=read.integers("stop_tokens", _MOST_NAMES, 0, MOST_TOKENS),
+            dtype=read.label("dtype"),
+            logit_softcap=read.maybe("logit_softcap", read.positive),
+            protocol=read.labels("protocol", _MOST_NAMES),
+            codecs=read.labels("codecs", _MOST_NAMES),
+            limits=Limits.from_json(read.value("limits")),
+        )

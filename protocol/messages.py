@@ -1,0 +1,240 @@
+"""What is said, apart from how it is written down. A message that makes no sense is never born."""
+
+import re
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.codecs import codec_named
+from protocol.errors import Fault, MalformedMessage, TensorMismatch
+from protocol.fields import U32, Fields
+
+MOST_TAPS = 2**16 - 1
+MOST_CANDIDATES = 2**16 - 1
+_U64 = 2**64 - 1
+_LONGEST_IDLE = 366.0 * 24 * 3600
+_Session = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_Version = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+
+Ids = NDArray[np.uint32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """New tokens of a session, or one text whose features are wanted.
+
+    Attributes:
+        step: The step's id, 0 to 2^64-1; the same id again asks for the same answer again.
+        position: Tokens already in the session before these.
+        wanted: States come back for the last ``wanted`` tokens, 1 to T.
+        ids: Token ids, uint32 (T,).
+    """
+
+    step: int
+    position: int
+    wanted: int
+    ids: Ids
+
+    def __post_init__(self) -> None:
+        _check(self.ids, "ids", np.uint32, 1)
+        tokens = len(self.ids)
+        _within("tokens", tokens, 1, U32)
+        _within("step", self.step, 0, _U64)
+        _within("position", self.position, 0, U32 - tokens)
+        _within("wanted", self.wanted, 1, tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The tokens the backbone finds likeliest at each position, highest first.
+
+    Attributes:
+        ids: Token ids, uint32 (T, C).
+        logits: Base logits, float32 (T, C).
+    """
+
+    ids: Ids
+    logits: Floats
+
+    def __post_init__(self) -> None:
+        _check(self.ids, "candidate ids", np.uint32, 2)
+        _check(self.logits, "candidate logits", np.float32, 2, self.ids.shape)
+        _within("candidates", self.ids.shape[1], 1, MOST_CANDIDATES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class States:
+    """What the backbone made of the tokens, a row for each that was wanted.
+
+    Attributes:
+        position: Position of the first row.
+        layers: The layer each tap was read after, ascending; 0 is what enters the first layer.
+        taps: Hidden states, float32 (K, T, H); K may be 0.
+        final: What the LM head reads, already normed, float32 (T, H).
+        log_z: Log-sum-exp of the base logits, natural logarithm, float32 (T,).
+        candidates: The likeliest tokens.
+    """
+
+    position: int
+    layers: tuple[int, ...]
+    taps: Floats
+    final: Floats | None = None
+    log_z: Floats | None = None
+    candidates: Candidates | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.taps, "taps", np.float32, 3)
+        taps, tokens, hidden = self.taps.shape
+        _check_layers(self.layers)
+        if taps != len(self.layers):
+            raise _mismatch("taps", f"one of {len(self.layers)} layers each", self.taps)
+        _within("tokens", tokens, 1, U32)
+        _within("position", self.position, 0, U32 - tokens)
+        _within("hidden", hidden, 1, U32)
+        if self.final is not None:
+            _check(self.final, "final", np.float32, 2, (tokens, hidden))
+        if self.log_z is not None:
+            _check(self.log_z, "log_z", np.float32, 1, (tokens,))
+        if self.candidates is not None and len(self.candidates.ids) != tokens:
+            raise _mismatch("candidates", f"of {tokens} tokens", self.candidates.ids)
+
+
+Message = Tokens | States | Fault
+"""What a frame can carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a session, or a request for features, asks back for each token.
+
+    Attributes:
+        layers: Taps to read, ascending.
+        final: Whether the final state is wanted.
+        log_z: Whether log Z is wanted.
+        candidates: How many of the likeliest tokens are wanted.
+        codec: Name of the codec that hidden states travel in.
+    """
+
+    layers: tuple[int, ...]
+    final: bool
+    log_z: bool
+    candidates: int
+    codec: str
+
+    def __post_init__(self) -> None:
+        _check_layers(self.layers)
+        _within("candidates", self.candidates, 0, MOST_CANDIDATES)
+        codec_named(self.codec)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "Wants":
+        """Read what ``to_json`` wrote, or raise ``MalformedMessage`` or ``UnknownCodec``."""
+        read = Fields(data, "wants")
+        return cls(
+            layers=read.integers("layers", MOST_TAPS),
+            final=read.flag("final"),
+            log_z=read.flag("log_z"),
+            candidates=read.integer("candidates"),
+            codec=read.label("codec"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """Asks for a session.
+
+    Attributes:
+        wants: What every step is to answer with.
+        protocol: The version the device speaks, "major.minor".
+    """
+
+    wants: Wants
+    protocol: str = "1.0"
+
+    def __post_init__(self) -> None:
+        if not _Version.fullmatch(self.protocol):
+            raise MalformedMessage(reason=f"protocol must be major.minor, but is {self.protocol}")
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "SessionRequest":
+        """Read what ``to_json`` wrote, or raise ``MalformedMessage`` or ``UnknownCodec``."""
+        read = Fields(data, "session request")
+        return cls(wants=Wants.from_json(read.value("wants")), protocol=read.label("protocol"))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A session is there.
+
+    Attributes:
+        session: Its id, which is part of its address.
+        position: Tokens already in it.
+        limit: Positions it can hold.
+        idle_seconds: Seconds without a step after which it ends.
+    """
+
+    session: str
+    position: int
+    limit: int
+    idle_seconds: float
+
+    def __post_init__(self) -> None:
+        if not _Session.fullmatch(self.session):
+            raise MalformedMessage(reason="a session's id must be 1 to 128 of [A-Za-z0-9_-]")
+        _within("position", self.position, 0, self.limit)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "SessionOpened":
+        """Read what ``to_json`` wrote, or raise ``MalformedMessage``."""
+        read = Fields(data, "session")
+        return cls(
+            session=read.label("session"),
+            position=read.integer("position"),
+            limit=read.integer("limit", 1),
+            idle_seconds=read.number("idle_seconds", 0.0, _LONGEST_IDLE),
+        )
+
+
+def _check(
+    array: NDArray[np.generic],
+    part: str,
+    dtype: type[np.generic],
+    axes: int,
+    shape: tuple[int, ...] | None = None,
+) -> None:
+    """Refuse an array of another dtype, another number of axes, or another shape."""
+    if array.dtype != dtype or array.ndim != axes:
+        raise _mismatch(part, f"{dtype.__name__} with {axes} axes", array)
+    if shape is not None and array.shape != shape:
+        raise _mismatch(part, str(shape), array)
+
+
+def _check_layers(layers: tuple[int, ...]) -> None:
+    if not layers:
+        return
+    _within("taps", len(layers), 1, MOST_TAPS)
+    if sorted(set(layers)) != list(layers) or layers[0] < 0 or layers[-1] > U32:
+        raise MalformedMessage(reason=f"layers must ascend from 0, but are {layers}")
+
+
+def _within(name: str, value: int, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise MalformedMessage(reason=f"{name} must be {lowest} to {highest}, but is {value}")
+
+
+def _mismatch(part: str, expected: str, array: NDArray[np.generic]) -> TensorMismatch:
+    return TensorMismatch(part=part, expected=expected, got=f"{array.dtype} {array.shape}")

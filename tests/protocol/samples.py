@@ -1,0 +1,112 @@
+"""One good example of each message and document."""
+
+import numpy as np
+
+from protocol.codecs import CODEC_NAMES
+from protocol.errors import Fault, SessionNotFound
+from protocol.facts import BackboneFacts
+from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
+from protocol.limits import Limits
+from protocol.messages import (
+    Candidates,
+    Message,
+    SessionOpened,
+    SessionRequest,
+    States,
+    Tokens,
+    Wants,
+)
+
+TOKENS = Tokens(
+    step=0x0102030405060708, position=3, wanted=1, ids=np.array([1, 258, 65539], np.uint32)
+)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    """Exact eighths from -6.25 to 6.25, the same on every machine."""
+    count = np.arange(np.prod(shape), dtype=np.int64)
+    return ((count * 37 % 101 - 50) / 8).astype(np.float32).reshape(shape)
+
+
+# 70 is one whole block of int8 and a short one.
+STATES = States(
+    position=41,
+    layers=(0, 3, 30),
+    taps=numbers(3, 2, 70),
+    final=numbers(2, 70) + np.float32(1),
+    log_z=np.array([10.5, 11.25], np.float32),
+    candidates=Candidates(
+        np.array([[7, 300], [9, 70000]], np.uint32),
+        np.array([[9.5, 8.25], [10.0, -1.5]], np.float32),
+    ),
+)
+BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32))
+FAULT = SessionNotFound(session="früh")
+
+WANTS = Wants(layers=(0, 3, 30), final=True, log_z=True, candidates=8, codec="f16")
+SESSION_REQUEST = SessionRequest(WANTS)
+SESSION_OPENED = SessionOpened(session="aB3-_", position=0, limit=2048, idle_seconds=600.0)
+
+FACTS = BackboneFacts(
+    name="tiny",
+    fingerprint="0123abcd",
+    family="llama",
+    layers=4,
+    hidden=64,
+    vocabulary=512,
+    positions=2048,
+    tokenizer_sha256="a" * 64,
+    chat_template="{{ messages }}\n",
+    bos_token=None,
+    eos_token="<|end|>",
+    stop_tokens=(2, 511),
+    dtype="f32",
+    logit_softcap=30.0,
+    protocol=("1.0",),
+    codecs=CODEC_NAMES,
+    limits=Limits(tokens=4096),
+)
+
+KIT = KitManifest(
+    id="ladder-0123abcd",
+    recipe="ladder",
+    recipe_json={"name": "ladder", "width": 32, "betas": [0.9, 0.95]},
+    backbone="org/Tiny",
+    fingerprint="0123abcd",
+    tokenizer_sha256="a" * 64,
+    layers=4,
+    hidden=64,
+    vocabulary=512,
+    taps=(0, 2, 4),
+    loss="shortlist",
+    shortlist=256,
+    negatives=64,
+    mask=(4, 32),
+    dropout=0.1,
+    weights=(WeightSpec("blocks.0.down", (64, 32)), WeightSpec("gate", ())),
+    schedule=Schedule(rate=1e-3, warmup=0.1, epochs=10, batch_tokens=512, segment=64, patience=2),
+    head_block=32,
+    softcap=None,
+    files={"infer.onnx": KitFile("b" * 64, 1234), "head.codes": KitFile("c" * 64, 0)},
+)
+
+DOCUMENTS = (FACTS, KIT, WANTS, SESSION_REQUEST, SESSION_OPENED, FACTS.limits)
+"""Everything that travels as JSON and is no fault."""
+
+
+def same(first: object, second: object) -> bool:
+    """Say whether two messages are equal, arrays to the last bit and in dtype."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, Fault) and isinstance(second, Fault):
+        return first.to_json() == second.to_json()
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        same_form = first.shape == second.shape and first.dtype == second.dtype
+        return same_form and first.tobytes() == second.tobytes()
+    if isinstance(first, Tokens | States | Candidates):
+        names = type(first).__slots__
+        return all(same(getattr(first, name), getattr(second, name)) for name in names)
+    return first == second
+
+
+MESSAGES: tuple[Message, ...] = (TOKENS, STATES, BARE_STATES, FAULT)

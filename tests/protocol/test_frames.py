@@ -1,0 +1,287 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocol import versions
+from protocol.codecs import CODEC_NAMES, codec_named
+from protocol.errors import (
+    BadMagic,
+    FrameTooLarge,
+    LimitExceeded,
+    MalformedMessage,
+    NotFinite,
+    ProtocolError,
+    TensorMismatch,
+    TrailingBytes,
+    TruncatedFrame,
+    UnknownCodec,
+    UnknownFault,
+    UnknownKind,
+    UnsupportedFeature,
+    UnsupportedVersion,
+)
+from protocol.limits import Limits
+from protocol.messages import Candidates, States, Tokens
+from tests.protocol.samples import BARE_STATES, FAULT, MESSAGES, STATES, TOKENS, same
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN_FRAMES = {
+    "tokens": (TOKENS, "f32"),
+    "fault": (FAULT, "f32"),
+    "bare-states": (BARE_STATES, "f32"),
+    **{f"states-{name}": (STATES, name) for name in CODEC_NAMES},
+}
+
+TOKENS_FRAME = (
+    b"SPLG\x01\x00\x01\x00"
+    b"\x00\x00\x00\x00"
+    b"\x20\x00\x00\x00"  # header, 32 bytes of body
+    b"\x08\x07\x06\x05\x04\x03\x02\x01"  # step
+    b"\x03\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00"  # position, wanted, T
+    b"\x01\x00\x00\x00\x02\x01\x00\x00\x03\x00\x01\x00"  # ids
+)
+SMALL_STATES = States(
+    position=9,
+    layers=(0, 4),
+    taps=np.array([[[1, -2]], [[0.5, 0.25]]], np.float32),
+    final=np.array([[4, 8]], np.float32),
+    log_z=np.array([2], np.float32),
+    candidates=Candidates(np.array([[7]], np.uint32), np.array([[1.5]], np.float32)),
+)
+STATES_FRAME = (
+    b"SPLG\x01\x00\x02\x01"
+    b"\x00\x00\x00\x00"
+    b"\x34\x00\x00\x00"  # header, f16, 52 bytes of body
+    b"\x09\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"  # position, T, H
+    b"\x02\x00\x01\x00\x07\x00\x00\x00"  # K, C, all parts
+    b"\x00\x00\x00\x00\x04\x00\x00\x00"  # layers
+    b"\x00\x3c\x00\xc0\x00\x38\x00\x34"  # 1 -2, 0.5 0.25
+    b"\x00\x44\x00\x48"  # 4 8
+    b"\x00\x00\x00\x40"  # 2
+    b"\x07\x00\x00\x00\x00\x00\xc0\x3f"  # 7, 1.5
+)
+FAULT_TEXT = (
+    '{"error":{"code":"session_not_found","number":200,"message":"there is no session früh",'
+    '"hint":"Open a new session and send its tokens again.","details":{"session":"früh"}}}'
+).encode()
+FAULT_FRAME = b"SPLG\x01\x00\x03\x00\x00\x00\x00\x00\xae\x00\x00\x00" + FAULT_TEXT
+
+
+def frame(kind: int, body: bytes, codec: int = 0) -> bytes:
+    return (
+        b"SPLG\x01\x00" + bytes([kind, codec]) + bytes(4) + len(body).to_bytes(4, "little") + body
+    )
+
+
+def changed(data: bytes, offset: int, new: bytes) -> bytes:
+    return data[:offset] + new + data[offset + len(new) :]
+
+
+@pytest.mark.parametrize(
+    ("message", "codec", "data"),
+    [
+        (TOKENS, "f32", TOKENS_FRAME),
+        (SMALL_STATES, "f16", STATES_FRAME),
+        (FAULT, "f32", FAULT_FRAME),
+    ],
+    ids=["tokens", "states", "fault"],
+)
+def test_a_message_and_its_literal_bytes(message, codec, data):
+    assert versions.encode(message, codec) == data
+    assert same(versions.decode(data), message)
+
+
+@pytest.mark.parametrize("name", GOLDEN_FRAMES)
+def test_released_bytes_never_change(name):
+    message, codec = GOLDEN_FRAMES[name]
+    assert versions.encode(message, codec) == (GOLDEN / f"{name}.bin").read_bytes()
+
+
+def test_every_golden_file_is_compared():
+    assert {path.stem for path in GOLDEN.glob("*.bin")} == set(GOLDEN_FRAMES)
+
+
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_comes_back(message, form):
+    assert same(versions.decode(form(versions.encode(message))), message)
+
+
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+def test_states_come_back_as_their_codec_gives_them(codec):
+    back = versions.decode(versions.encode(STATES, codec))
+    one = codec_named(codec)
+    taps = one.decode(one.encode(STATES.taps), STATES.taps.shape)
+    final = one.decode(one.encode(STATES.final), STATES.final.shape)
+    lossy = States(41, STATES.layers, taps, final, STATES.log_z, STATES.candidates)
+    assert same(back, lossy)
+
+
+@pytest.mark.parametrize("part", ["final", "log_z", "candidates"])
+def test_each_part_may_be_there_alone(part):
+    alone = States(41, STATES.layers, STATES.taps, **{part: getattr(STATES, part)})
+    assert same(versions.decode(versions.encode(alone)), alone)
+
+
+def test_arrays_are_views_of_the_frame():
+    data = versions.encode(STATES)
+    back = versions.decode(data)
+    arrays = [back.taps, back.final, back.log_z, back.candidates.ids, back.candidates.logits]
+    arrays.append(versions.decode(TOKENS_FRAME).ids)
+    assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
+
+
+def test_arrays_of_a_frame_at_an_odd_place_are_aligned():
+    shifted = memoryview(b"\0" + versions.encode(STATES))[1:]
+    back = versions.decode(shifted)
+    assert back.taps.flags.aligned
+    assert back.candidates.ids.flags.aligned
+    assert same(back, STATES)
+
+
+def test_a_newer_minor_version_is_read():
+    assert same(versions.decode(changed(TOKENS_FRAME, 5, b"\x07")), TOKENS)
+
+
+STATES_HEAD = STATES_FRAME[:16]
+NAN, INFINITY = b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f"
+
+BAD_FRAMES = {
+    "nothing": (b"", TruncatedFrame),
+    "half a magic": (b"SP", TruncatedFrame),
+    "no version": (b"SPLG", TruncatedFrame),
+    "half a header": (TOKENS_FRAME[:15], TruncatedFrame),
+    "half a body": (TOKENS_FRAME[:-1], TruncatedFrame),
+    "a byte over": (TOKENS_FRAME + b"\0", TrailingBytes),
+    "another magic": (b"HTTP" + TOKENS_FRAME[4:], BadMagic),
+    "a short other magic": (b"H", BadMagic),
+    "an older version": (changed(TOKENS_FRAME, 4, b"\0"), UnsupportedVersion),
+    "a newer version": (changed(TOKENS_FRAME, 4, b"\2"), UnsupportedVersion),
+    "a feature": (changed(TOKENS_FRAME, 11, b"\x80"), UnsupportedFeature),
+    "kind 0": (changed(TOKENS_FRAME, 6, b"\0"), UnknownKind),
+    "kind 4": (changed(TOKENS_FRAME, 6, b"\4"), UnknownKind),
+    "codec 200": (changed(STATES_FRAME, 7, b"\xc8"), UnknownCodec),
+    "tokens in a codec": (changed(TOKENS_FRAME, 7, b"\1"), MalformedMessage),
+    "a fault in a codec": (changed(FAULT_FRAME, 7, b"\1"), MalformedMessage),
+    "2 GiB": (changed(TOKENS_FRAME, 12, b"\0\0\0\x80"), FrameTooLarge),
+    "4 GiB": (changed(TOKENS_FRAME, 12, b"\xff\xff\xff\xff"), FrameTooLarge),
+    "tokens without counts": (frame(1, bytes(19)), TensorMismatch),
+    "tokens with another T": (changed(TOKENS_FRAME, 32, b"\4"), TensorMismatch),
+    "no tokens": (frame(1, bytes(20)), MalformedMessage),
+    "too many tokens": (changed(TOKENS_FRAME, 32, b"\1\x20"), LimitExceeded),
+    "none wanted": (changed(TOKENS_FRAME, 28, b"\0"), MalformedMessage),
+    "more wanted than sent": (changed(TOKENS_FRAME, 28, b"\4"), MalformedMessage),
+    "tokens beyond all positions": (changed(TOKENS_FRAME, 24, b"\xff" * 4), MalformedMessage),
+    "states without counts": (frame(2, bytes(19)), TensorMismatch),
+    "states with no rows": (frame(2, bytes(20)), MalformedMessage),
+    "states of no width": (frame(2, bytes(4) + b"\1" + bytes(15)), MalformedMessage),
+    "states with another T": (changed(STATES_FRAME, 20, b"\2"), TensorMismatch),
+    "states with another H": (changed(STATES_FRAME, 24, b"\1"), TensorMismatch),
+    "states with another K": (changed(STATES_FRAME, 28, b"\1"), TensorMismatch),
+    "states with another C": (changed(STATES_FRAME, 30, b"\2"), TensorMismatch),
+    "states with another codec": (changed(STATES_FRAME, 7, b"\0"), TensorMismatch),
+    "states with a part less": (changed(STATES_FRAME, 32, b"\6"), TensorMismatch),
+    "too many rows": (changed(STATES_FRAME, 20, b"\1\x20"), LimitExceeded),
+    "too wide": (changed(STATES_FRAME, 24, b"\1\0\1"), LimitExceeded),
+    "too many taps": (changed(STATES_FRAME, 28, b"\1\1"), LimitExceeded),
+    "too many candidates": (changed(STATES_FRAME, 30, b"\1\4"), LimitExceeded),
+    "an unknown part": (changed(STATES_FRAME, 32, b"\x0f"), MalformedMessage),
+    "bytes that must be zero": (changed(STATES_FRAME, 35, b"\1"), MalformedMessage),
+    "candidates of no column": (changed(STATES_FRAME, 30, b"\0"), MalformedMessage),
+    "a column of no candidates": (changed(STATES_FRAME, 32, b"\3"), MalformedMessage),
+    "layers that descend": (changed(STATES_FRAME, 36, b"\5"), MalformedMessage),
+    "layers twice": (changed(STATES_FRAME, 36, b"\4"), MalformedMessage),
+    "states beyond all positions": (changed(STATES_FRAME, 16, b"\xff" * 4), MalformedMessage),
+    "a tap that is infinite": (changed(STATES_FRAME, 44, b"\x00\x7c"), NotFinite),
+    "a final that is NaN": (changed(STATES_FRAME, 52, b"\x01\x7e"), NotFinite),
+    "a log Z that is NaN": (changed(STATES_FRAME, 56, NAN), NotFinite),
+    "a logit that is infinite": (changed(STATES_FRAME, 64, INFINITY), NotFinite),
+    "a fault that is not JSON": (frame(3, b"{"), MalformedMessage),
+    "a fault that is not UTF-8": (frame(3, b'"\xff"'), MalformedMessage),
+    "a fault of nothing": (frame(3, b""), MalformedMessage),
+    "a fault without an error": (frame(3, b"{}"), MalformedMessage),
+    "a fault too long": (frame(3, b" " * (2**20 + 1)), FrameTooLarge),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_a_bad_frame_has_its_fault(name):
+    data, error = BAD_FRAMES[name]
+    with pytest.raises(ProtocolError) as caught:
+        versions.decode(data)
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("data", [TOKENS_FRAME, STATES_FRAME, FAULT_FRAME])
+def test_every_cut_is_refused(data):
+    for cut in range(len(data)):
+        with pytest.raises(TruncatedFrame):
+            versions.decode(data[:cut])
+
+
+def test_a_fault_says_how_much_is_missing():
+    with pytest.raises(TruncatedFrame) as caught:
+        versions.decode(TOKENS_FRAME[:20])
+    assert caught.value.details == {"needed": 48, "got": 20}
+
+
+def test_a_newer_fault_is_a_message_not_an_error():
+    data = frame(3, b'{"error":{"code":"out_of_tea","message":"no tea is left"}}')
+    assert isinstance(versions.decode(data), UnknownFault)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(frame_bytes=47), TOKENS),
+        (Limits(tokens=2), TOKENS),
+        (Limits(tokens=1), STATES),
+        (Limits(taps=2), STATES),
+        (Limits(hidden=69), STATES),
+        (Limits(candidates=1), STATES),
+        (Limits(json_bytes=100), FAULT),
+    ],
+)
+def test_each_limit_is_kept(limits, message):
+    versions.decode(versions.encode(message))
+    with pytest.raises(FrameTooLarge):
+        versions.decode(versions.encode(message), limits)
+
+
+def test_a_frame_of_exactly_the_limit_is_read():
+    assert same(versions.decode(TOKENS_FRAME, Limits(frame_bytes=48, tokens=3)), TOKENS)
+
+
+def test_an_unknown_codec_is_not_written():
+    with pytest.raises(UnknownCodec, match="zip"):
+        versions.encode(STATES, "zip")
+
+
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"taps": np.full((3, 2, 70), np.nan, np.float32)}, "taps"),
+        ({"final": np.full((2, 70), np.inf, np.float32)}, "final"),
+        ({"log_z": np.array([0, -np.inf], np.float32)}, "log_z"),
+        (
+            {
+                "candidates": Candidates(
+                    np.zeros((2, 1), np.uint32), np.full((2, 1), np.nan, np.float32)
+                )
+            },
+            "candidate logits",
+        ),
+    ],
+    ids=["taps", "final", "log_z", "logits"],
+)
+def test_what_is_not_finite_is_not_written(codec, change, part):
+    fields = {name: getattr(STATES, name) for name in States.__slots__}
+    with pytest.raises(NotFinite, match=f"{part} holds"):
+        versions.encode(States(**(fields | change)), codec)
+
+
+def test_the_largest_step_and_position_are_carried():
+    tokens = Tokens(2**64 - 1, 2**32 - 2, 1, np.array([2**32 - 1], np.uint32))
+    assert same(versions.decode(versions.encode(tokens)), tokens)
