@@ -78,6 +78,7 @@ class Schedule:
         batch_tokens: Tokens a step.
         segment: Tokens in a row that stay together.
         patience: Epochs without a better validation after which training ends.
+        answers: Times an epoch reads what was said in conversations; documents are read once.
     """
 
     rate: float
@@ -86,6 +87,7 @@ class Schedule:
     batch_tokens: int
     segment: int
     patience: int
+    answers: int
 
     @classmethod
     def from_json(cls, data: object) -> "Schedule":
@@ -98,6 +100,7 @@ class Schedule:
             batch_tokens=read.integer("batch_tokens", 1, _MOST_STEPS),
             segment=read.integer("segment", 1, _MOST_STEPS),
             patience=read.integer("patience", 0, _MOST_STEPS),
+            answers=read.integer("answers", 1, _MOST_STEPS),
         )
 
 

@@ -19,7 +19,7 @@ TRAINING_TEXT = [
     "The lamp in the harbour office burns until the last boat is in.",
     "A person writes down what matters: names, places, promises, the price of tea.",
     "user asks, assistant answers; the question is short and so is the answer.",
-    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 你好，世界。",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 你好世界。",
 ]
 
 _LLAMA_LIKE: dict[str, Any] = {

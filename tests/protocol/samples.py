@@ -84,7 +84,9 @@ KIT = KitManifest(
     mask=(4, 32),
     dropout=0.1,
     weights=(WeightSpec("blocks.0.down", (64, 32)), WeightSpec("gate", ())),
-    schedule=Schedule(rate=1e-3, warmup=0.1, epochs=10, batch_tokens=512, segment=64, patience=2),
+    schedule=Schedule(
+        rate=1e-3, warmup=0.1, epochs=10, batch_tokens=512, segment=64, patience=2, answers=4
+    ),
     head_block=32,
     softcap=None,
     files={"infer.onnx": KitFile("b" * 64, 1234), "head.codes": KitFile("c" * 64, 0)},
