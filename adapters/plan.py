@@ -1,0 +1,69 @@
+"""A recipe laid on one backbone: which layers, which loss, how many rows."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from adapters.recipe import Recipe
+from adapters.targets import TARGETS
+from adapters.targets.base import Target
+from protocol.facts import BackboneFacts
+
+COMPILER = 1
+"""Raised whenever the same recipe and backbone would give other graphs or other initial weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What the graphs need to know of recipe and backbone.
+
+    Attributes:
+        recipe: The recipe.
+        layers: Tapped layers, rising; K of them.
+        hidden: H.
+        softcap: Cap of the logits, or None.
+        loss: The recipe's loss, or "full" when the vocabulary is no larger than the shortlist.
+        shortlist: Rows of the shortlist; 0 with the full loss.
+        negatives: Rows from outside; 0 with the full loss.
+        mask: (M, R) of the dropout mask, () without dropout.
+    """
+
+    recipe: Recipe
+    layers: tuple[int, ...]
+    hidden: int
+    softcap: float | None
+    loss: str
+    shortlist: int
+    negatives: int
+    mask: tuple[int, ...]
+
+
+def make_plan(recipe: Recipe, facts: BackboneFacts) -> tuple[Plan, Target]:
+    """Lay ``recipe`` on the backbone; the target holds the initial weights."""
+    layers = recipe.layers(facts.layers)
+    target = TARGETS[recipe.target](recipe, len(layers), facts.hidden)
+    short = recipe.loss == "shortlist" and recipe.shortlist < facts.vocabulary
+    plan = Plan(
+        recipe=recipe,
+        layers=layers,
+        hidden=facts.hidden,
+        softcap=facts.logit_softcap,
+        loss="shortlist" if short else "full",
+        shortlist=recipe.shortlist if short else 0,
+        negatives=min(recipe.negatives, facts.vocabulary - recipe.shortlist) if short else 0,
+        mask=target.mask if recipe.dropout else (),
+    )
+    return plan, target
+
+
+def kit_id(recipe: Recipe, facts: BackboneFacts) -> str:
+    """Return the content address of the kit: the same inputs of the compiler give the same kit."""
+    inputs = {
+        "compiler": COMPILER,
+        "recipe": recipe.to_json(),
+        "fingerprint": facts.fingerprint,
+        "tokenizer": facts.tokenizer_sha256,
+    }
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

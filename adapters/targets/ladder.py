@@ -1,0 +1,84 @@
+"""
+A ladder beside the backbone: one rung a tap, the final state last.
+
+    d_k  = down_k norm(tap_k) + b_k
+    side = g_k d_k + (1 - g_k) side        g_k = sigmoid(gate_k); the first rung begins with d_0
+    side = side + outer_k gelu(inner_k norm(side))
+    state = final + up norm(side)
+
+``up`` begins at zero: a fresh plugin changes nothing.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapters.targets.base import Target, ones, uniform, zeros
+
+_EPSILON = 1e-6
+"""Keeps the norm of a zero state finite; far below the mean square of any real one."""
+
+
+class Ladder(Target):
+    """Normed taps, learnt gates, MLP blocks of width R -> 2R -> R."""
+
+    undecayed: ClassVar = frozenset(
+        {"scale", "down_bias", "gate", "inner_scale", "inner_bias", "outer_bias", "up_scale"}
+    )
+
+    def __init__(self, taps: int, hidden: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        rungs = taps + 1  # the final state is the last one
+        self.mask = (rungs, width)
+        self.scale = ones(rungs, hidden)
+        self.down = uniform((rungs, hidden, width), hidden, generator)
+        self.down_bias = zeros(rungs, width)
+        self.gate = zeros(taps)  # one a junction: none is left unused
+        self.inner_scale = ones(rungs, width)
+        self.inner = uniform((rungs, width, 2 * width), width, generator)
+        self.inner_bias = zeros(rungs, 2 * width)
+        self.outer = uniform((rungs, 2 * width, width), 2 * width, generator)
+        self.outer_bias = zeros(rungs, width)
+        self.up_scale = ones(width)
+        self.up = zeros(width, hidden)
+
+    def forward(self, taps: Tensor, final: Tensor, mask: Tensor | None) -> Tensor:
+        """Return ``final`` and the ladder's correction, (T, H)."""
+        downs = self._downs(taps, final, mask).unbind(0)  # each (T, R)
+        gates = torch.sigmoid(self.gate).unbind(0)  # each ()
+        # A norm's scale goes into the matrix behind it: its gradient then costs no pass over tokens.
+        inners = (self.inner_scale.unsqueeze(2) * self.inner).unbind(0)  # each (R, 2R)
+        blocks = zip(
+            inners,
+            self.inner_bias.unbind(0),
+            self.outer.unbind(0),
+            self.outer_bias.unbind(0),
+            strict=True,
+        )
+        side = downs[0]
+        for rung, (inner, inner_bias, outer, outer_bias) in enumerate(blocks):
+            if rung:
+                side = side + gates[rung - 1] * (downs[rung] - side)  # (T, R)
+            spread = functional.gelu(
+                torch.addmm(inner_bias, side * _shrink(side), inner)
+            )  # (T, 2R)
+            side = side + torch.addmm(outer_bias, spread, outer)  # (T, R)
+        up = self.up_scale.unsqueeze(1) * self.up  # (R, H)
+        return final + torch.mm(side * _shrink(side), up)
+
+    def _downs(self, taps: Tensor, final: Tensor, mask: Tensor | None) -> Tensor:
+        """Return every rung's normed, projected state, (K + 1, T, R)."""
+        down = self.scale.unsqueeze(2) * self.down  # (K + 1, H, R)
+        tapped, last = down.split((len(down) - 1, 1))
+        # The norm divides behind the product, where a token is R numbers wide and not H.
+        below = torch.bmm(taps, tapped) * _shrink(taps)
+        top = torch.mm(final, last.squeeze(0)) * _shrink(final)
+        downs = torch.cat((below, top.unsqueeze(0))) + self.down_bias.unsqueeze(1)
+        return downs if mask is None else downs * mask
+
+
+def _shrink(states: Tensor) -> Tensor:
+    """Return the inverse root mean square along the last axis, (..., 1)."""
+    return torch.rsqrt((states * states).mean(-1, keepdim=True) + _EPSILON)
