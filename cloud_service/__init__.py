@@ -1,0 +1,1 @@
+"""The cloud side: one frozen backbone for everybody. Knows nothing of anybody's plugin."""

@@ -1,0 +1,48 @@
+"""Wires a service to HTTP. Decides nothing itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from cloud_service.border import guard
+from cloud_service.routes import ROUTERS
+from cloud_service.service import Service
+
+SWEEP_SECONDS = 5.0
+"""How often idle sessions are looked for, besides whenever a session is used."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application; its model loads and its kits are compiled while it answers."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.runner.start()
+        tasks = [
+            asyncio.create_task(_sweep(service)),
+            asyncio.create_task(service.kits.compile_missing()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await asyncio.to_thread(service.runner.stop)
+
+    # The protocol's specification describes the service; no second description beside it.
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.service = service
+    for router in ROUTERS:
+        app.include_router(router)
+    guard(app, service.metrics)
+    return app
+
+
+async def _sweep(service: Service) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        service.sessions.expire()

@@ -1,0 +1,54 @@
+"""Reads hidden states on their way through the layers. Knows no wire."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TapReader:
+    """
+    Keeps what enters the first layer (tap 0) and what leaves layer k (tap k).
+
+    Hooks, not ``output_hidden_states``: its last entry is already normed, and in some families
+    its first is not what enters the first layer.
+    """
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        self._wanted: frozenset[int] = frozenset()
+        self._rows = 0
+        self._seen: dict[int, Tensor] = {}
+        layers[0].register_forward_pre_hook(self._enter, with_kwargs=True)
+        for number, layer in enumerate(layers, start=1):
+            layer.register_forward_hook(self._leaving(number))
+
+    @contextmanager
+    def reading(self, taps: tuple[int, ...], rows: int) -> Iterator[Mapping[int, Tensor]]:
+        """
+        Collect the last ``rows`` rows of ``taps`` from the forward passes within the block.
+
+        Yields:
+            A mapping from tap to its states (rows, H), filled while the model runs.
+
+        """
+        self._wanted, self._rows, self._seen = frozenset(taps), rows, {}
+        try:
+            yield self._seen
+        finally:
+            self._wanted, self._seen = frozenset(), {}
+
+    def _enter(self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._keep(0, args[0] if args else kwargs["hidden_states"])
+
+    def _leaving(self, number: int) -> Any:
+        def leave(_layer: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            # Some families' layers return the states in a tuple, with what else they have.
+            self._keep(number, output if isinstance(output, torch.Tensor) else output[0])
+
+        return leave
+
+    def _keep(self, tap: int, states: Tensor) -> None:
+        if tap in self._wanted:
+            self._seen[tap] = states[0, -self._rows :]  # (rows, H)

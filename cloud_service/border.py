@@ -1,0 +1,84 @@
+"""The outermost layer of the application: counts what passes, and lets no stack trace out."""
+
+import time
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloud_service.faults import as_fault, fault_answer, framework_fault
+from cloud_service.metrics import Metrics
+from protocol.errors import Fault
+
+GONE = 499
+"""Counted as the status when the other side went away first, as proxies do."""
+
+
+def guard(app: FastAPI, metrics: Metrics) -> None:
+    """Make every answer of ``app`` pass the border."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        fault = framework_fault(request, error)
+        metrics.faults.labels(fault.code).inc()
+        return fault_answer(fault)
+
+    for kind in (Fault, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, refuse)
+    app.add_middleware(Border, metrics=metrics)
+
+
+class Border:
+    """ASGI middleware. Not Starlette's base class for them, which costs every step a task."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        passage = _Passage(self._metrics, receive, send)
+        started = time.perf_counter()
+        with self._metrics.running.track_inprogress():
+            await self._answer(scope, passage)
+        # The template of the route, never the path itself: it holds the names of sessions.
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._metrics.requests.labels(route, str(passage.status)).inc()
+        self._metrics.duration.labels(route).observe(time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, passage: "_Passage") -> None:
+        try:
+            await self._app(scope, passage.receive, passage.send)
+        except ClientDisconnect:
+            passage.status = GONE
+        except Exception as error:
+            fault = as_fault(error)
+            self._metrics.faults.labels(fault.code).inc()
+            if passage.status:
+                raise  # half an answer is out: the server cuts the connection
+            await fault_answer(fault)(scope, passage.receive, passage.send)
+
+
+class _Passage:
+    """Counts the bytes of one request in both directions, and notes its status."""
+
+    def __init__(self, metrics: Metrics, receive: Receive, send: Send) -> None:
+        self._metrics = metrics
+        self._receive = receive
+        self._send = send
+        self.status = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._metrics.received.inc(len(message.get("body", b"")))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        self._metrics.sent.inc(len(message.get("body", b"")))
+        await self._send(message)

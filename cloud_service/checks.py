@@ -1,0 +1,74 @@
+"""Whether a backbone can do what a device asks, decided before it takes a moment of the model."""
+
+from protocol.codecs import codec_named
+from protocol.errors import (
+    ContextExceeded,
+    FrameTooLarge,
+    LimitExceeded,
+    PositionMismatch,
+    TapOutOfRange,
+    TokenOutOfRange,
+)
+from protocol.facts import BackboneFacts
+from protocol.messages import Ids, Tokens, Wants
+
+_FRAME_OVERHEAD = 64
+"""More than the fixed parts of a frame of states."""
+
+
+def check_wants(wants: Wants, facts: BackboneFacts) -> None:
+    """
+    Refuse what no answer of this backbone can hold.
+
+    Raises:
+        TapOutOfRange: It has no such layer.
+        LimitExceeded: It would be more candidates than are sent, or than there are tokens.
+
+    """
+    for tap in wants.layers:
+        if tap > facts.layers:
+            raise TapOutOfRange(tap=tap, layers=facts.layers)
+    limit = min(facts.limits.candidates, facts.vocabulary)
+    if wants.candidates > limit:
+        raise LimitExceeded(part="candidates", size=wants.candidates, limit=limit)
+
+
+def check_text(text: Tokens, wants: Wants, facts: BackboneFacts, start: int, room: int) -> None:
+    """
+    Refuse a text that cannot be read behind ``start`` positions where there is ``room`` for so many.
+
+    Raises:
+        PositionMismatch: It does not begin at ``start``.
+        ContextExceeded: It is longer than the room.
+        TokenOutOfRange: One of its tokens does not exist.
+        FrameTooLarge: The answer would not fit into a frame.
+
+    """
+    if text.position != start:
+        raise PositionMismatch(expected=start, got=text.position)
+    if start + len(text.ids) > room:
+        raise ContextExceeded(limit=room, asked=start + len(text.ids))
+    check_ids(text.ids, facts)
+    check_answer(text.wanted, wants, facts)
+
+
+def check_ids(ids: Ids, facts: BackboneFacts) -> None:
+    """Refuse tokens (T,) that are not all in the vocabulary with ``TokenOutOfRange``."""
+    largest = int(ids.max())
+    if largest >= facts.vocabulary:
+        raise TokenOutOfRange(token=largest, vocabulary=facts.vocabulary)
+
+
+def check_answer(rows: int, wants: Wants, facts: BackboneFacts) -> None:
+    """Refuse an answer of ``rows`` rows with ``FrameTooLarge`` when it would not fit into a frame."""
+    size = _answer_size(rows, wants, facts)
+    if size > facts.limits.frame_bytes:
+        raise FrameTooLarge(size=size, limit=facts.limits.frame_bytes)
+
+
+def _answer_size(rows: int, wants: Wants, facts: BackboneFacts) -> int:
+    codec = codec_named(wants.codec)
+    taps = codec.size((len(wants.layers), rows, facts.hidden))
+    final = codec.size((rows, facts.hidden)) if wants.final else 0
+    numbers = len(wants.layers) + rows * (int(wants.log_z) + 2 * wants.candidates)
+    return _FRAME_OVERHEAD + taps + final + 4 * numbers

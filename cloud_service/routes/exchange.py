@@ -1,0 +1,58 @@
+"""How a route gets at its service, reads a body within limits, and writes a frame."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import cast
+
+from fastapi import Request, Response
+from fastapi.responses import FileResponse
+
+from cloud_service.service import Service
+from protocol.errors import FrameTooLarge
+
+FRAMES = "application/vnd.sideplug.frame"
+
+
+def service_of(request: Request) -> Service:
+    """Return the service that a request was sent to."""
+    return cast(Service, request.app.state.service)
+
+
+async def chunks(request: Request, limit: int) -> AsyncGenerator[bytes]:
+    """
+    Iterate over a body as it arrives.
+
+    Raises:
+        FrameTooLarge: More than ``limit`` bytes are announced or have come.
+
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit:
+        raise FrameTooLarge(size=int(announced), limit=limit)
+    size = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            size += len(chunk)
+            if size > limit:
+                raise FrameTooLarge(size=size, limit=limit)
+            yield chunk
+
+
+async def body(request: Request, limit: int) -> bytes:
+    """Return a whole body of at most ``limit`` bytes; ``FrameTooLarge`` when it is longer."""
+    async with aclosing(chunks(request, limit)) as parts:
+        return b"".join([part async for part in parts])
+
+
+def frame_answer(frame: bytes) -> Response:
+    """Return an answer that is one frame."""
+    return Response(frame, media_type=FRAMES)
+
+
+def file_answer(request: Request, path: Path, sha256: str) -> Response:
+    """Return a file that never changes under its digest, or 304 when the other side has it."""
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)

@@ -1,0 +1,30 @@
+"""The compiled kits: which there are, their manifests, their files."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from cloud_service.routes.exchange import file_answer, service_of
+
+router = APIRouter(prefix="/v1/kits")
+
+
+@router.get("")
+async def kits(request: Request) -> Response:
+    """List id, recipe and readiness of every kit on offer."""
+    offers = service_of(request).kits.offers()
+    return JSONResponse({"kits": [asdict(offer) for offer in offers]})
+
+
+@router.get("/{name}")
+async def manifest(request: Request, name: str) -> Response:
+    """Return the manifest of a kit, by the name of its recipe or its id."""
+    return JSONResponse(service_of(request).kits.manifest(name).to_json())
+
+
+@router.get("/{kit}/files/{name}")
+async def file(request: Request, kit: str, name: str) -> Response:
+    """Return one file of a kit; its digest is the ETag, and ranges are answered."""
+    path, entry = service_of(request).kits.file(kit, name)
+    return file_answer(request, path, entry.sha256)

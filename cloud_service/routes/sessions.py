@@ -1,0 +1,86 @@
+"""Sessions: open, step, crop, close."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from cloud_service.backbones.base import Backbone
+from cloud_service.routes.exchange import body, frame_answer, service_of
+from cloud_service.runner import Priority
+from cloud_service.service import Service
+from cloud_service.sessions import Session
+from protocol import versions
+from protocol.errors import MalformedMessage
+from protocol.fields import Fields, read_json
+from protocol.messages import SessionRequest, Tokens
+
+router = APIRouter(prefix="/v1/sessions")
+
+
+@router.post("")
+async def open_session(request: Request) -> Response:
+    """Open a session that answers every step with what it wants."""
+    service = service_of(request)
+    limit = service.facts.limits.json_bytes
+    asked = SessionRequest.from_json(read_json(await body(request, limit), limit))
+    versions.check_spoken(asked.protocol)
+    opened = service.sessions.open(asked.wants, service.runner.require_ready())
+    return JSONResponse(opened.to_json(), 201)
+
+
+@router.post("/{name}/step")
+async def step(request: Request, name: str) -> Response:
+    """Read a frame of tokens, answer with a frame of states."""
+    started = time.perf_counter()
+    service = service_of(request)
+    limits = service.facts.limits
+    with service.sessions.use(name) as session:
+        tokens = versions.decode(await body(request, limits.frame_bytes), limits)
+        if not isinstance(tokens, Tokens):
+            raise MalformedMessage(reason="a step must be a frame of tokens")
+        frame = await asyncio.wrap_future(
+            service.runner.submit(Priority.STEP, _stepping(service, session, tokens))
+        )
+        _time(service, session, started)
+    return frame_answer(frame)
+
+
+@router.post("/{name}/crop")
+async def crop(request: Request, name: str) -> Response:
+    """Forget what a session has read from a position on."""
+    service = service_of(request)
+    limit = service.facts.limits.json_bytes
+    with service.sessions.use(name) as session:
+        read = Fields(read_json(await body(request, limit), limit), "crop")
+        position = read.integer("position")
+        stands = await asyncio.wrap_future(
+            service.runner.submit(Priority.STEP, lambda _: service.sessions.crop(session, position))
+        )
+    return JSONResponse({"position": stands})
+
+
+@router.delete("/{name}")
+async def close(request: Request, name: str) -> Response:
+    """End a session."""
+    service_of(request).sessions.close(name)
+    return Response(status_code=204)
+
+
+def _stepping(service: Service, session: Session, tokens: Tokens) -> Callable[[Backbone], bytes]:
+    def run(_backbone: Backbone) -> bytes:
+        with service.metrics.model.labels("step").time():
+            return service.sessions.step(session, tokens)
+
+    return run
+
+
+def _time(service: Service, session: Session, started: float) -> None:
+    now = time.perf_counter()
+    if session.answered is None:
+        service.metrics.first.observe(now - started)
+    else:
+        service.metrics.between.observe(now - session.answered)
+    session.answered = now

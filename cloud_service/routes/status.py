@@ -1,0 +1,48 @@
+"""Whether the service lives, whether it can work, what it is, and what it counts."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Request, Response
+
+from cloud_service import metrics
+from cloud_service.routes.exchange import service_of
+from protocol.errors import Overloaded
+from protocol.versions import SPOKEN
+
+router = APIRouter()
+
+
+def package_version() -> str:
+    """Return the version of the distribution, or "source" when it runs without being installed."""
+    try:
+        return version("sideplug")
+    except PackageNotFoundError:
+        return "source"
+
+
+@router.get("/health")
+async def health(request: Request) -> dict[str, object]:
+    """Answer 200 as soon as the backbone is in memory, 503 before."""
+    return {"status": "ok", "backbone": service_of(request).runner.require_ready().facts.name}
+
+
+@router.get("/ready")
+async def ready(request: Request) -> dict[str, object]:
+    """Answer 200 when the next step would be accepted."""
+    runner = service_of(request).runner
+    if runner.full:
+        raise Overloaded()
+    return {"status": "ready", "backbone": runner.require_ready().facts.name}
+
+
+@router.get("/version")
+async def what(_request: Request) -> dict[str, object]:
+    """Say which release this is and which versions of the protocol it speaks."""
+    return {"version": package_version(), "protocol": SPOKEN}
+
+
+@router.get("/metrics")
+async def counted(request: Request) -> Response:
+    """Return the metrics in the Prometheus text format."""
+    text = service_of(request).metrics.text()
+    return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -1,0 +1,62 @@
+"""Everything that one running service is made of, in one place for the routes."""
+
+from dataclasses import dataclass
+
+from cloud_service.backbones.base import Backbone
+from cloud_service.backbones.causal import CausalBackbone
+from cloud_service.backbones.loading import load_model
+from cloud_service.kits import Kits
+from cloud_service.metrics import Metrics
+from cloud_service.registry import Pulled, Registry
+from cloud_service.runner import Runner
+from cloud_service.sessions import Sessions
+from cloud_service.settings import Settings
+from protocol.facts import BackboneFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a service."""
+
+    settings: Settings
+    pulled: Pulled
+    facts: BackboneFacts
+    metrics: Metrics
+    runner: Runner
+    sessions: Sessions
+    kits: Kits
+
+
+def build(settings: Settings) -> Service:
+    """
+    Put a service together; nothing runs yet.
+
+    Raises:
+        BadSetting: The address may not be served.
+        BackboneNotPulled, BackboneDamaged: The backbone is not in the cache.
+        CompileFailed: A recipe is not known.
+
+    """
+    settings.require_safe_address()
+    pulled = Registry(settings.cache).find(settings.backbone)
+    facts = pulled.record.facts(settings.dtype)
+    metrics = Metrics()
+
+    def load() -> Backbone:
+        return CausalBackbone(load_model(pulled.folder, settings.dtype), facts)
+
+    return Service(
+        settings=settings,
+        pulled=pulled,
+        facts=facts,
+        metrics=metrics,
+        runner=Runner(load, metrics, threads=settings.model_threads, queue=settings.queue),
+        sessions=Sessions(
+            facts,
+            metrics,
+            limit=settings.sessions,
+            positions=settings.positions,
+            idle=settings.idle,
+        ),
+        kits=Kits(settings.cache, facts, settings.recipe),
+    )

@@ -1,0 +1,238 @@
+"""Sessions: what each has read, what it last answered, and how long it may stay."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloud_service.backbones.base import Backbone, Context
+from cloud_service.checks import check_answer, check_ids, check_wants
+from cloud_service.metrics import Metrics
+from protocol import versions
+from protocol.errors import (
+    ContextExceeded,
+    Fault,
+    Overloaded,
+    PositionMismatch,
+    SessionNotFound,
+    TooManySessions,
+)
+from protocol.facts import BackboneFacts
+from protocol.messages import SessionOpened, States, Tokens, Wants
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A step and what was answered to it, in case it is sent again."""
+
+    asked: Tokens
+    frame: bytes
+
+    def fits(self, tokens: Tokens) -> bool:
+        """Say whether ``tokens`` is the same step."""
+        mine = (self.asked.step, self.asked.position, self.asked.wanted)
+        return mine == (tokens.step, tokens.position, tokens.wanted) and np.array_equal(
+            self.asked.ids, tokens.ids
+        )
+
+
+class Session:
+    """One device's place in the backbone. All but ``busy`` and ``seen`` is the model thread's."""
+
+    def __init__(self, name: str, wants: Wants, context: Context, now: float) -> None:
+        self.name = name
+        self.wants = wants
+        self.context = context
+        self.last: Answer | None = None
+        self.busy = 0
+        """Requests that are using it."""
+        self.seen = now
+        """When it was last used."""
+        self.answered: float | None = None
+        """When its last step was answered."""
+
+
+class Sessions:
+    """All sessions, with limits on their number and on what they hold together."""
+
+    def __init__(
+        self,
+        facts: BackboneFacts,
+        metrics: Metrics,
+        *,
+        limit: int,
+        positions: int,
+        idle: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            facts: Of the backbone.
+            metrics: Is told of sessions and what they hold.
+            limit: Sessions at a time.
+            positions: Positions that all of them may hold in memory.
+            idle: Seconds without a request after which a session ends.
+            clock: Seconds that only grow.
+
+        """
+        self._facts = facts
+        self._metrics = metrics
+        self._limit = limit
+        self._positions = positions
+        self._idle = idle
+        self._clock = clock
+        self._open: dict[str, Session] = {}
+        metrics.sessions.set_function(lambda: len(self._open))
+        metrics.positions.set_function(self.held)
+        metrics.kv.set_function(lambda: sum(s.context.bytes for s in list(self)))
+
+    def __iter__(self) -> Iterator[Session]:
+        """Iterate over a copy: the model thread and the server both look at sessions."""
+        return iter(list(self._open.values()))
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    @property
+    def room(self) -> int:
+        """Positions that one session can hold."""
+        return min(self._facts.positions, self._positions)
+
+    def held(self) -> int:
+        """Return the positions that all sessions hold in memory."""
+        return sum(session.context.capacity for session in self)
+
+    def open(self, wants: Wants, backbone: Backbone) -> SessionOpened:
+        """
+        Open a session.
+
+        Raises:
+            TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
+            TooManySessions: Every place is taken, and no session has been idle for long enough.
+
+        """
+        check_wants(wants, self._facts)
+        self.expire()
+        if len(self._open) >= self._limit:
+            raise TooManySessions(limit=self._limit)
+        # Whoever knows the name may use the session, so nobody can guess it.
+        name = secrets.token_urlsafe(18)
+        self._open[name] = Session(name, wants, backbone.open(), self._clock())
+        return SessionOpened(session=name, position=0, limit=self.room, idle_seconds=self._idle)
+
+    def use(self, name: str) -> "Use":
+        """
+        Return a context manager within which the session cannot expire.
+
+        Raises:
+            SessionNotFound: It never was, has been closed, or was idle too long.
+
+        """
+        self.expire()
+        session = self._open.get(name)
+        if session is None:
+            raise SessionNotFound(session=name)
+        return Use(session, self._clock)
+
+    def close(self, name: str) -> None:
+        """End a session, or raise ``SessionNotFound``."""
+        if self._open.pop(name, None) is None:
+            raise SessionNotFound(session=name)
+
+    def expire(self) -> None:
+        """End the sessions that were idle too long."""
+        now = self._clock()
+        for session in self:
+            if not session.busy and now - session.seen >= self._idle:
+                self._open.pop(session.name, None)
+
+    def step(self, session: Session, tokens: Tokens) -> bytes:
+        """
+        Read a step's tokens and return the frame that answers it. For the model thread.
+
+        The same step again gives the same bytes and reads nothing.
+
+        Raises:
+            PositionMismatch: The step does not begin where the session stands.
+            ContextExceeded: It does not fit into the session.
+            Overloaded: It does not fit into the memory that all sessions share.
+            TokenOutOfRange: A token does not exist.
+            FrameTooLarge: The answer would not fit into a frame.
+            NotFinite: The model overflowed.
+
+        """
+        if session.last is not None and session.last.fits(tokens):
+            return session.last.frame
+        self._check(session, tokens, session.wants)
+        states = session.context.read(tokens.ids, tokens.wanted, session.wants)
+        try:
+            frame = versions.encode(states, session.wants.codec)
+        except Fault:
+            # What could not be answered has not been read.
+            session.context.crop(tokens.position)
+            raise
+        session.last = Answer(tokens, frame)
+        self._metrics.tokens.labels("step").inc(len(tokens.ids))
+        return frame
+
+    def glance(self, session: Session, text: Tokens, wants: Wants) -> States:
+        """
+        Read a text behind what the session holds, and forget it again. For the model thread.
+
+        Raises:
+            PositionMismatch, ContextExceeded, Overloaded, TokenOutOfRange, FrameTooLarge: As ``step``.
+
+        """
+        self._check(session, text, wants)
+        try:
+            return session.context.read(text.ids, text.wanted, wants)
+        finally:
+            session.context.crop(text.position)
+
+    def crop(self, session: Session, position: int) -> int:
+        """
+        Forget what was read from ``position`` on. For the model thread.
+
+        Raises:
+            PositionMismatch: The session has not come that far.
+
+        """
+        if position > session.context.position:
+            raise PositionMismatch(expected=session.context.position, got=position)
+        session.context.crop(position)
+        session.last = None
+        return session.context.position
+
+    def _check(self, session: Session, tokens: Tokens, wants: Wants) -> None:
+        stands = session.context.position
+        if tokens.position != stands:
+            raise PositionMismatch(expected=stands, got=tokens.position)
+        asked = stands + len(tokens.ids)
+        if asked > self.room:
+            raise ContextExceeded(limit=self.room, asked=asked)
+        others = self.held() - session.context.capacity
+        if others + asked > self._positions:
+            raise Overloaded()
+        check_ids(tokens.ids, self._facts)
+        check_answer(tokens.wanted, wants, self._facts)
+
+
+class Use:
+    """Holds a session for the length of a request."""
+
+    def __init__(self, session: Session, clock: Callable[[], float]) -> None:
+        self._session = session
+        self._clock = clock
+
+    def __enter__(self) -> Session:
+        """Return the session."""
+        self._session.busy += 1
+        return self._session
+
+    def __exit__(self, *_: object) -> None:
+        """Let it go."""
+        self._session.busy -= 1
+        self._session.seen = self._clock()

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig
+
+from cloud_service.backbones import head as head_module
+from cloud_service.backbones.causal import CausalBackbone
+from cloud_service.backbones.families import family_named, layers_of
+from cloud_service.backbones.head import Head
+from cloud_service.backbones.kv import BLOCK, SessionCache, windows_of
+from cloud_service.backbones.loading import load_model
+from cloud_service.errors import BackboneRefused
+from tests.cloud_service.running import EVERYTHING, FINAL, ids_of
+
+
+@pytest.fixture
+def own_llama(pulled_of):
+    """A model that a test may break."""
+    pulled = pulled_of("llama")
+    return CausalBackbone(load_model(pulled.folder, "f32"), pulled.record.facts())
+
+
+def fail(*_):
+    raise RuntimeError("out of memory")
+
+
+def test_a_read_that_fails_halfway_leaves_the_context_as_it_was(own_llama):
+    ids = ids_of(12)
+    context, fresh = own_llama.open(), own_llama.open()
+    for one in (context, fresh):
+        one.read(ids[:8], 1, FINAL)
+    broken = own_llama.model.base_model.layers[2].register_forward_hook(fail)
+    with pytest.raises(RuntimeError):
+        context.read(ids[8:], 1, FINAL)
+    broken.remove()
+    assert context.position == 8
+    np.testing.assert_array_equal(
+        context.read(ids[8:], 4, FINAL).final, fresh.read(ids[8:], 4, FINAL).final
+    )
+
+
+def test_taps_of_one_read_are_not_kept_for_the_next(llama):
+    first = llama.read(ids_of(6), 6, EVERYTHING)
+    kept = first.taps.copy()
+    llama.read(ids_of(6, seed=1), 6, EVERYTHING)
+    np.testing.assert_array_equal(first.taps, kept)
+
+
+def test_a_text_alone_reads_as_the_first_step_of_a_session(llama):
+    ids = ids_of(17)
+    alone, step = llama.read(ids, 17, EVERYTHING), llama.open().read(ids, 17, EVERYTHING)
+    np.testing.assert_array_equal(alone.taps, step.taps)
+    np.testing.assert_array_equal(alone.final, step.final)
+
+
+def test_a_backbone_in_bf16_answers_in_float32_near_the_exact_states(pulled_of, llama):
+    pulled = pulled_of("llama")
+    rounded = CausalBackbone(load_model(pulled.folder, "bf16"), pulled.record.facts("bf16"))
+    ids = ids_of(20)
+    exact, states = llama.read(ids, 20, EVERYTHING), rounded.read(ids, 20, EVERYTHING)
+    assert states.final.dtype == np.float32
+    assert np.abs(states.final - exact.final).max() < 0.1
+    assert 0 < np.abs(states.log_z - exact.log_z).max() < 0.1
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_head_in_pieces_is_the_head_in_one(monkeypatch, softcap, bias):
+    monkeypatch.setattr(head_module, "LOGIT_BYTES", 4 * 50 * 7)  # seven rows at a time
+    torch.manual_seed(0)
+    projection, final = nn.Linear(16, 50, bias=bias), torch.randn(24, 16)
+    with torch.no_grad():
+        head = Head(projection, softcap)
+        log_z, candidates = head.read(final, True, 3)
+        logits = head.logits(final)
+        expected = projection(final) if softcap is None else 5 * torch.tanh(projection(final) / 5)
+    torch.testing.assert_close(logits, expected)
+    np.testing.assert_allclose(log_z, logits.logsumexp(-1), rtol=1e-5)
+    np.testing.assert_allclose(candidates.logits, logits.topk(3).values, rtol=1e-5)
+    np.testing.assert_array_equal(candidates.ids, logits.topk(3).indices)
+
+
+def test_memory_of_a_session_is_never_far_ahead_of_what_it_read(llama):
+    context = llama.open()
+    assert context.bytes == 0
+    for position in range(1, 3 * BLOCK):
+        context.read(ids_of(1), 1, FINAL)
+        assert context.position == position
+        assert context.capacity - position < BLOCK
+    # 4 layers of keys and values, 2 heads of 16 floats
+    assert context.bytes == 4 * 2 * context.capacity * 2 * 16 * 4
+
+
+def test_a_crop_gives_memory_back(llama):
+    context = llama.open()
+    context.read(ids_of(200), 1, FINAL)
+    before = context.bytes
+    context.crop(10)
+    assert context.capacity == BLOCK
+    assert context.bytes == before // 4
+    context.crop(0)
+    assert context.position == 0
+
+
+def test_a_crop_of_a_session_that_read_nothing_is_nothing(llama):
+    context = llama.open()
+    context.crop(0)
+    assert context.bytes == 0
+
+
+def test_a_context_names_the_longest_position_that_transformers_may_ask_for():
+    layer = SessionCache((None, 24)).kv.layers
+    assert [one.get_max_length() for one in layer] == [-1, 24]
+
+
+def test_a_layer_that_keeps_something_else_than_keys_and_values_is_refused():
+    strange = LlamaConfig(layer_types=["linear_attention"] * 32)
+    with pytest.raises(BackboneRefused, match="cannot be cropped"):
+        windows_of(strange)
+
+
+def test_a_family_that_is_not_in_the_table_is_refused_with_those_that_are():
+    with pytest.raises(BackboneRefused, match="mamba") as refused:
+        family_named("mamba")
+    assert "llama" in refused.value.hint
+
+
+def test_a_model_whose_layers_are_no_list_is_refused():
+    model = nn.Module()
+    model.layers = nn.Linear(2, 2)
+    with pytest.raises(BackboneRefused, match="no list of layers"):
+        layers_of(model, family_named("llama"))
+
+
+def test_a_model_that_does_more_to_its_logits_is_refused(own_llama):
+    own_llama.try_out()
+    forward = own_llama.model.forward
+
+    def doubled(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits *= 2
+        return output
+
+    own_llama.model.forward = doubled
+    with pytest.raises(BackboneRefused, match="logits"):
+        own_llama.try_out()
+
+
+def test_a_model_without_a_plain_head_is_refused(own_llama):
+    own_llama.model.lm_head = nn.Identity()
+    with pytest.raises(BackboneRefused, match="plain projection"):
+        CausalBackbone(own_llama.model, own_llama.facts)

@@ -1,0 +1,104 @@
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cloud_service.errors import BadSetting
+from cloud_service.settings import Settings, default_file, load
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_the_person(monkeypatch, tmp_path):
+    monkeypatch.setattr("cloud_service.settings.user_config_dir", lambda *_, **__: str(tmp_path))
+
+
+def test_without_a_word_the_default_backbone_is_served_on_loopback():
+    settings = load({}, {})
+    assert (settings.backbone, settings.host, settings.port) == (
+        "smollm2-135m-instruct",
+        "127.0.0.1",
+        8471,
+    )
+    assert settings.recipe == ("ladder",)
+    assert settings.model_threads >= 1
+    assert settings.cache.is_absolute()
+
+
+def test_a_flag_overrules_the_environment_which_overrules_the_file(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text('port = 1\nhost = "::1"\nidle = 30')
+    environ = {"SIDEPLUG_CLOUD_PORT": "2", "SIDEPLUG_CLOUD_IDLE": "40"}
+    settings = load({"port": 3, "idle": None, "host": None}, environ, file)
+    assert (settings.port, settings.idle, settings.host) == (3, 40.0, "::1")
+
+
+VALUES = {
+    "cache": ("/tmp/somewhere", Path("/tmp/somewhere")),
+    "recipe": ("spa, ladder", ("spa", "ladder")),
+    "insecure": ("yes", True),
+    "dtype": ("bf16", "bf16"),
+    "idle": ("2.5", 2.5),
+    "backbone": ("mine", "mine"),
+    "host": ("localhost", "localhost"),
+}
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Settings)])
+def test_every_setting_can_come_from_flag_environment_and_file(name, tmp_path):
+    text, value = VALUES.get(name, ("7", 7))
+    variable = "SIDEPLUG_CACHE" if name == "cache" else f"SIDEPLUG_CLOUD_{name.upper()}"
+    assert getattr(load({}, {variable: text}), name) == value
+    assert getattr(load({name: text}, {}), name) == value
+    default_file().write_text(f'{name} = "{text}"')
+    assert getattr(load({}, {}), name) == value
+
+
+def test_a_list_in_the_file_is_a_list():
+    default_file().write_text('recipe = ["spa", "ladder"]\ninsecure = false')
+    assert load({}, {}).recipe == ("spa", "ladder")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"port": -1}, "port must be at least 0, but is -1"),
+        ({"port": 65536}, "port must be at most 65535, but is 65536"),
+        ({"port": "http"}, "port cannot be 'http'"),
+        ({"sessions": 0}, "sessions must be at least 1, but is 0"),
+        ({"idle": 0.5}, "idle must be at least 1 second, but is 0.5"),
+        ({"idle": "nan"}, "idle must be at least 1 second, but is nan"),
+        ({"dtype": "int4"}, "dtype must be one of f32, bf16, but is int4"),
+        ({"insecure": "perhaps"}, "insecure cannot be 'perhaps'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_value(flags, words):
+    with pytest.raises(BadSetting, match=words):
+        load(flags, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prot = 1", "prot"), ("port =", "cannot be read"), (b"\xff", "cannot")]
+)
+def test_a_file_that_makes_no_sense_is_refused(text, words, tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BadSetting, match=words):
+        load({}, {}, file)
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path):
+    with pytest.raises(BadSetting, match=r"absent\.toml"):
+        load({}, {}, tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_is_safe(host):
+    load({"host": host}, {}).require_safe_address()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_the_network_is_refused_unless_it_is_asked_for(host):
+    with pytest.raises(BadSetting, match="neither keys nor TLS") as refused:
+        load({"host": host}, {}).require_safe_address()
+    assert "--insecure" in refused.value.hint
+    load({"host": host, "insecure": True}, {}).require_safe_address()
