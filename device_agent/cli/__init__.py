@@ -1,0 +1,143 @@
+"""The command ``sideplug``: one module a command, errors in one sentence, exit codes that mean something.
+
+  0  done
+  1  failed; stderr says why and what to do
+  2  wrong usage or settings
+130  stopped with Ctrl-C
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import import_module
+from typing import Protocol
+
+from device_agent.errors import DeviceError
+from device_agent.settings import BadSetting, Settings, load, variable
+from protocol.errors import Fault
+
+COMMANDS = (
+    "status",
+    "learn",
+    "train",
+    "chat",
+    "run",
+    "plugins",
+    "evaluate",
+    "doctor",
+)
+"""Modules of this package, in the order that help shows them. To add a command: a module and a name."""
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+ABOUT = """\
+A language model in the cloud that becomes yours on this device.
+
+Begin with:
+  sideplug doctor                 is everything in place?
+  sideplug learn notes.md         keep your texts (they stay here)
+  sideplug train                  train your plugin on them
+  sideplug chat                   talk to your model
+"""
+
+SETTINGS_HELP = {
+    "home": "folder for everything the device keeps",
+    "cloud": "address of the cloud (default http://127.0.0.1:8471)",
+    "recipe": "recipe of new plugins (default ladder)",
+    "threads": "threads for arithmetic (default: the cores, four at most)",
+    "codec": "how hidden states travel: f32, f16, bf16, int8 (default f16)",
+    "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
+    "patience": "seconds to wait for one answer of the cloud (default 300)",
+}
+
+
+class Command(Protocol):
+    """What a command module has to have."""
+
+    NAME: str
+    HELP: str
+    """One line; the module's docstring is the long help."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own arguments."""
+        ...
+
+    def run(self, args: argparse.Namespace, settings: Settings) -> int:
+        """Do it; gives the exit code."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _use_utf8()
+    # Only the command at hand is imported: the others would cost memory that a small device lacks.
+    names = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    commands: dict[str, Command] = {name: _command(name) for name in names}
+    args = _parser(commands).parse_args(words)
+    try:
+        flags = {field.name: getattr(args, field.name) for field in fields(Settings)}
+        return commands[args.command].run(args, load(flags, os.environ))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone, as `head` does; Python must not complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (DeviceError, Fault) as error:
+        _tell(error, args.json)
+        return USAGE if isinstance(error, BadSetting) else FAILED
+    except OSError as error:
+        print(f"sideplug: {error}", file=sys.stderr)
+        return FAILED
+
+
+def print_json(data: object) -> None:
+    """One JSON document on one line of stdout."""
+    print(json.dumps(data, ensure_ascii=False), flush=True)
+
+
+def _command(name: str) -> Command:
+    module: Command = import_module(f"device_agent.cli.{name}")
+    return module
+
+
+def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="sideplug", description=ABOUT, formatter_class=shape)
+    places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in commands.values():
+        sub = places.add_parser(
+            module.NAME, help=module.HELP, description=module.__doc__, formatter_class=shape
+        )
+        module.add_arguments(sub)
+        _add_settings(sub)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "settings", "Each has a SIDEPLUG_* variable and a line in config.toml as well."
+    )
+    group.add_argument("--json", action="store_true", help="print JSON for programs")
+    for name, text in SETTINGS_HELP.items():
+        group.add_argument(f"--{name}", metavar=name.upper(), help=f"{text} [{variable(name)}]")
+
+
+def _tell(error: DeviceError | Fault, as_json: bool) -> None:
+    """One sentence and the next thing to do."""
+    print(f"sideplug: {error}. {error.hint}".strip(), file=sys.stderr)
+    if as_json:
+        print_json({"error": {"code": error.code, "message": str(error), "hint": error.hint}})
+
+
+def _use_utf8() -> None:
+    """Generated text has characters that some consoles' own encodings lack."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and (stream.encoding or "").lower() not in ("utf-8", "utf8"):
+            reconfigure(encoding="utf-8", errors="replace")

@@ -1,0 +1,83 @@
+"""How well text is foreseen: by your plugin, and by the frozen backbone alone.
+
+  sideplug evaluate new-diary.md
+  sideplug evaluate test.jsonl --plugin 2 --json
+
+The figures are negative log-likelihoods in nats a token, and perplexities; lower is better. They are
+honest only for text that the plugin was not trained on.
+"""
+
+import argparse
+from pathlib import Path
+
+from device_agent.batches import FeatureRows
+from device_agent.cli import OK, print_json
+from device_agent.corpus import cache_of, matching_kit, tokens_of
+from device_agent.documents import read_documents
+from device_agent.errors import DeviceError
+from device_agent.evaluate import Evaluation, compare, evaluate
+from device_agent.features import fetch
+from device_agent.head import Head
+from device_agent.link import Link
+from device_agent.plugins import PluginStore, PluginVersion
+from device_agent.prefix import behind
+from device_agent.settings import Settings
+from device_agent.side_plugin import SidePlugin
+from device_agent.watcher import Watcher
+
+NAME = "evaluate"
+HELP = "how well text is foreseen"
+
+
+class NothingToScore(DeviceError):
+    """The files are too short to foresee anything in them."""
+
+    hint = "Give a longer text."
+
+    def __init__(self) -> None:
+        super().__init__("there is no token to foresee in these files")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".txt, .md or .jsonl")
+    parser.add_argument("--plugin", metavar="VERSION", help="instead of the current one")
+    parser.add_argument("--base", action="store_true", help="the frozen backbone alone")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Fetch the features of the files and score every token."""
+    examples = [example for path in args.files for example in read_documents(path)]
+    plugins = PluginStore(settings.home)
+    version = plugins.get(args.plugin) if args.plugin else plugins.current()
+    version = None if args.base else version
+    with Link(settings) as link:
+        if version is not None:
+            version.require(link.facts().fingerprint)
+        kit = matching_kit(link, version.kit_id if version else settings.recipe, Watcher())
+        texts = [window for cut in tokens_of(link, examples) for window in cut]
+        if not texts:
+            raise NothingToScore()
+        cache = cache_of(link, kit)
+        prefixed = [behind(text, version.prefix) for text in texts] if version else []
+        fetch(lambda: link.cloud, cache, [*texts, *prefixed])
+    head, bare = Head(kit, settings.threads), FeatureRows(cache, texts)
+    if version is None:
+        found = evaluate(kit.manifest, head, None, bare)
+    else:
+        plugin = SidePlugin(kit, version.weights(), settings.threads)
+        found = compare(kit.manifest, head, plugin, bare, FeatureRows(cache, prefixed))
+    _tell(args, version, found)
+    return OK
+
+
+def _tell(args: argparse.Namespace, version: PluginVersion | None, found: Evaluation) -> None:
+    if args.json:
+        print_json({**found.to_json(), "version": version and version.version})
+        return
+    print(f"{found.tokens} tokens, nats a token (lower is better):")
+    print(f"  frozen backbone  {found.base:.4f}")
+    if found.prefix is not None:
+        print(f"  with your prefix {found.prefix:.4f}")
+    if version is not None and found.plugin is not None:
+        print(f"  version {version.version:<8} {found.plugin:.4f}")

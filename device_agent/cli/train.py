@@ -1,0 +1,168 @@
+"""Train your plugin on everything that was learned, and let it speak if it is better.
+
+  sideplug train
+  sideplug train --epochs 3 --max-seconds 120
+
+A part of the examples is held out and never trained on; the new version speaks only when it foresees
+that part better than the frozen backbone, and better than the version before. Ctrl-C ends the
+training and keeps the best so far. A run that was interrupted, in whatever way, goes on where it was.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from types import FrameType
+from typing import Any
+
+from device_agent.cli import INTERRUPTED, OK, print_json
+from device_agent.learning import Lesson, learn
+from device_agent.link import Link
+from device_agent.settings import Settings
+from device_agent.trainer import Progress
+from device_agent.training_options import TrainingOptions
+from device_agent.watcher import Watcher
+
+NAME = "train"
+HELP = "train your plugin"
+
+OPTIONS_HELP = {
+    "rate": "peak learning rate",
+    "warmup": "share of the steps that warm up",
+    "epochs": "times the texts are read at most",
+    "batch_tokens": "most tokens a step; fewer take less memory",
+    "segment": "tokens in a row that stay together",
+    "patience": "epochs without progress after which training ends; 0: never",
+    "answers": "times an epoch reads what was said in conversations",
+    "seed": "of order and dropout",
+    "validation_tokens": "held-out tokens that are scored after an epoch",
+    "checkpoint_seconds": "how much work a sudden end may cost",
+    "max_seconds": "end after so long and keep the best",
+}
+
+
+FLAGS = {"patience": "patience_epochs"}
+"""Flags with another name than their option's: a setting of every command has that one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("--fresh", action="store_true", help="forget an interrupted run")
+    group = parser.add_argument_group("training", "What is left out is as the kit has it.")
+    kinds = {field.name: int if field.type is int else float for field in fields(TrainingOptions)}
+    for name, text in OPTIONS_HELP.items():
+        flag = f"--{FLAGS.get(name, name).replace('_', '-')}"
+        group.add_argument(flag, dest=_place(name), type=kinds[name], metavar="N", help=text)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Train, and say what came of it."""
+    chosen: dict[str, object] = {name: getattr(args, _place(name)) for name in OPTIONS_HELP}
+    chosen["threads"] = settings.threads
+    with Link(settings) as link, _Screen() as screen:
+        lesson = learn(link, chosen, screen, fresh=args.fresh)
+    if args.json:
+        print_json(lesson.to_json())
+    else:
+        _show(lesson)
+    return INTERRUPTED if lesson.trained.ending == "stopped" else OK
+
+
+def _place(option: str) -> str:
+    """Where the parsed arguments hold an option, apart from the settings."""
+    return f"training_{option}"
+
+
+class _Screen(Watcher):
+    """Bars on a terminal, a line an epoch elsewhere; Ctrl-C ends the training, twice at once."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task = ""
+        self._stopping = False
+
+    def __enter__(self) -> "_Screen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def note(self, sentence: str) -> None:
+        self._close()
+        print(sentence, file=sys.stderr)
+
+    def kit(self, name: str, done: int, size: int) -> None:
+        self._show(f"kit: {name}", done, size, "B")
+
+    def fetching(self, done: int, total: int) -> None:
+        self._show("features", done, total, "tokens")
+
+    def training(self, progress: Progress) -> None:
+        self._show("training", progress.step, progress.steps, "steps", f"loss {progress.loss:.3f}")
+        if progress.validation is not None:
+            self._say(
+                f"epoch {progress.epoch} of {progress.epochs}: loss {progress.loss:.4f},"
+                f" held out {progress.validation:.4f}, {progress.seconds_left:.0f} s left at most"
+            )
+
+    def stop(self) -> bool:
+        return self._stopping
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+            self._stopping = True
+            signal.signal(signal.SIGINT, usual)
+            self._say("stopping: the best so far is kept; press Ctrl-C again to leave at once")
+
+        usual = signal.signal(signal.SIGINT, ask_to_stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
+
+    def _show(self, task: str, done: int, total: int, unit: str, more: str = "") -> None:
+        if not sys.stderr.isatty():
+            return
+        if task != self._task:
+            from tqdm import tqdm
+
+            self._close()
+            self._task = task
+            self._bar = tqdm(total=total, desc=task, unit=unit, unit_scale=True, leave=False)
+        self._bar.set_postfix_str(more, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _say(self, sentence: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        print(sentence, file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._task = None, ""
+
+
+def _show(lesson: Lesson) -> None:
+    course = lesson.trained.course
+    if lesson.version is None:
+        print("stopped before the first step; nothing was learned")
+        return
+    print(
+        f"version {lesson.version.version}: {course.epoch} epochs, {lesson.trained.steps} steps,"
+        f" {lesson.seconds:.0f} s, best after epoch {course.best_epoch}"
+    )
+    print(f"held-out text, {lesson.held_out} tokens, nats a token (lower is better):")
+    print(f"  frozen backbone  {lesson.base:.4f}")
+    if lesson.before is not None:
+        print(f"  plugin before    {lesson.before:.4f}")
+    print(f"  this version     {lesson.after:.4f}")
+    if lesson.promoted:
+        print("it speaks from now on. next: sideplug chat")
+    else:
+        print("it is not better, so nothing changes; it is kept, see sideplug plugins list")
+    if lesson.trained.ending in ("stopped", "time"):
+        print("sideplug train goes on where this run ended; --fresh begins anew")

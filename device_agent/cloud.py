@@ -1,0 +1,257 @@
+"""What can be asked of the cloud: messages in, messages out; nothing else here knows its addresses.
+
+Besides the faults that the cloud answers with, anything may raise ``CloudUnreachable``, and
+``protocol.errors.ProtocolError`` when the answer is not what the protocol says.
+"""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.connection import CloudUnreachable, Connection, T, Traffic
+from protocol import versions
+from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
+from protocol.facts import BackboneFacts
+from protocol.fields import read_json
+from protocol.kit import KitManifest
+from protocol.limits import Limits, smaller_of
+from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
+from protocol.stream import FrameReader
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["CloudClient", "CloudUnreachable", "RemotePlace", "Traffic"]
+
+BATCH_TOKENS = 8192
+BATCH_TEXTS = 256
+"""One features request stays so small that its body fits the sockets' buffers: the client writes
+all of it before it reads, and a cloud that answers meanwhile must never have to wait for that."""
+
+
+class RemotePlace(NamedTuple):
+    """A place in the cloud that texts can stand behind."""
+
+    session: str
+    position: int
+
+
+class CloudClient:
+    """One connection that is kept open, bounded retries, a limit on everything that comes in.
+
+    Args:
+        url: ``http://host:port`` of the cloud.
+        limits: Most this side will read; made smaller by what the cloud says in its facts.
+        transport: How bytes travel; the network when None.
+        sleep: Waits that many seconds between tries.
+        random: Spreads the waits, so that devices do not come back all at once.
+        on_traffic: Told of every request, failed ones too.
+        patience: Seconds to wait for an answer's next bytes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        transport: "httpx.BaseTransport | None" = None,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Random | None = None,
+        on_traffic: Callable[[Traffic], None] | None = None,
+        patience: float = 300.0,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._connection = Connection(
+            url,
+            limits=self.limits,
+            transport=transport,
+            sleep=sleep,
+            random=random or Random(),
+            on_traffic=on_traffic,
+            patience=patience,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+    @property
+    def url(self) -> str:
+        """Address of the cloud."""
+        return self._connection.url
+
+    def facts(self) -> BackboneFacts:
+        """What the cloud says of its backbone.
+
+        Raises:
+            UnsupportedVersion: It speaks no version of the protocol that this side speaks.
+        """
+        facts = BackboneFacts.from_json(self._json("facts", "GET", "/v1/backbone"))
+        _check_spoken(facts)
+        self.limits = smaller_of(self.limits, facts.limits)
+        return facts
+
+    def tokenizer(self) -> bytes:
+        """The backbone's ``tokenizer.json``."""
+        return self._connection.whole(
+            "tokenizer", "GET", "/v1/tokenizer", limit=self.limits.frame_bytes
+        )
+
+    def kit(self, name: str) -> KitManifest:
+        """The manifest of a kit, by recipe name or kit id.
+
+        Raises:
+            KitNotReady: It is being compiled; ask again after a while.
+        """
+        return KitManifest.from_json(self._json("kit", "GET", f"/v1/kits/{quote(name, safe='')}"))
+
+    def kit_file(self, kit_id: str, name: str) -> Iterator[bytes]:
+        """One file of a kit in chunks, unchecked: the manifest knows its size and sha256.
+
+        Raises:
+            CloudUnreachable: Also on the way; wrap the whole download in ``retry``.
+        """
+        with self._connection.answer("kit", "GET", f"/v1/kits/{kit_id}/files/{name}") as answer:
+            yield from answer.chunks()
+
+    def open_session(self, request: SessionRequest) -> SessionOpened:
+        """Begin a session; its wants hold for all of its steps."""
+        return SessionOpened.from_json(
+            self._json("session", "POST", "/v1/sessions", request.to_json())
+        )
+
+    def step(self, session: str, tokens: Tokens) -> States:
+        """Send tokens, get the states of the last ``tokens.wanted`` of them.
+
+        Safe to repeat: the cloud answers a step id it has just seen with the same bytes.
+        """
+        path, content = f"/v1/sessions/{session}/step", versions.encode(tokens)
+        body = self._connection.whole("step", "POST", path, content, limit=self.limits.frame_bytes)
+        return _states(body, self.limits, tokens)
+
+    def crop(self, session: str, position: int) -> int:
+        """Forget the session's tokens from ``position`` on; gives the position it is at now."""
+        path = f"/v1/sessions/{session}/crop"
+        data = self._json("session", "POST", path, {"position": position})
+        if not isinstance(data, dict) or data.get("position") != position:
+            raise MalformedMessage(reason=f"a crop to {position} was not confirmed")
+        return position
+
+    def close_session(self, session: str) -> None:
+        """Let the cloud forget the session now."""
+        path = f"/v1/sessions/{session}"
+        self._connection.whole("session", "DELETE", path, limit=self.limits.json_bytes)
+
+    def features(
+        self,
+        texts: Sequence[NDArray[np.uint32]],
+        wants: Wants,
+        rows: Sequence[int] | None = None,
+        behind: RemotePlace | None = None,
+    ) -> Generator[States, None, None]:
+        """States of whole texts, one each, in order, as they come.
+
+        What has come is never asked for again: a broken request goes on with the next text.
+
+        Args:
+            texts: Ids, (T,) each.
+            wants: What is read of every token.
+            rows: Of how many of its last tokens each text brings states; of all when None.
+            behind: The session whose tokens stand before each text; it stays as it is.
+
+        Raises:
+            SessionNotFound: The cloud has forgotten the session.
+        """
+        position = 0 if behind is None else behind.position
+        sizes = [len(ids) for ids in texts] if rows is None else rows
+        asked = [
+            Tokens(step=step, position=position, wanted=wanted, ids=ids)
+            for step, (ids, wanted) in enumerate(zip(texts, sizes, strict=True), 1)
+        ]
+        done = failures = 0
+        while done < len(asked):
+            try:
+                for states in self._batch(asked[done : _batch_end(texts, done)], wants, behind):
+                    done, failures = done + 1, 0
+                    yield states
+            except (CloudUnreachable, Fault) as error:
+                failures += 1
+                self._connection.pause_or_raise(failures, error)
+
+    def retry(self, call: Callable[[], T]) -> T:
+        """Give what ``call`` gives, trying again while the cloud is away or too busy for now."""
+        return self._connection.retry(call)
+
+    def _batch(
+        self, asked: Sequence[Tokens], wants: Wants, behind: RemotePlace | None
+    ) -> Iterator[States]:
+        """One features request."""
+        content = b"".join(versions.encode(tokens) for tokens in asked)
+        query = {"wants": json.dumps(wants.to_json(), separators=(",", ":"))}
+        if behind is not None:
+            query["behind"] = behind.session
+        reader, waiting = FrameReader(self.limits), iter(asked)
+        with self._connection.answer("features", "POST", "/v1/features", content, query) as answer:
+            for chunk in answer.chunks():
+                for frame in reader.feed(chunk):
+                    yield _states(frame, self.limits, next(waiting, None))
+        reader.close()
+        left = sum(1 for _ in waiting)
+        if left:
+            raise MalformedMessage(reason=f"the states of {left} of {len(asked)} texts are missing")
+
+    def _json(self, kind: str, method: str, path: str, data: object = None) -> object:
+        content = b"" if data is None else json.dumps(data).encode()
+        limit = self.limits.json_bytes
+        return read_json(self._connection.whole(kind, method, path, content, limit=limit), limit)
+
+
+def _check_spoken(facts: BackboneFacts) -> None:
+    ours = {version.split(".")[0] for version in versions.SPOKEN}
+    theirs = {version.split(".")[0] for version in facts.protocol}
+    if not ours & theirs:
+        raise UnsupportedVersion(major=", ".join(facts.protocol), spoken=", ".join(versions.SPOKEN))
+
+
+def _states(frame: bytes, limits: Limits, asked: Tokens | None) -> States:
+    """The states in a frame, if they are the ones that were asked for."""
+    message = versions.decode(frame, limits)
+    if isinstance(message, Fault):
+        raise message
+    if not isinstance(message, States):
+        raise MalformedMessage(reason="tokens came where states were expected")
+    if asked is None:
+        raise MalformedMessage(reason="more states came than texts were sent")
+    first, rows = asked.position + len(asked.ids) - asked.wanted, message.taps.shape[1]
+    if message.position != first or rows != asked.wanted:
+        raise MalformedMessage(
+            reason=f"asked for {asked.wanted} states from position {first} on,"
+            f" {rows} from {message.position} on came"
+        )
+    return message
+
+
+def _batch_end(texts: Sequence[NDArray[np.uint32]], start: int) -> int:
+    """Where the batch that begins with text ``start`` ends: one text at least."""
+    tokens, end = len(texts[start]), start + 1
+    while end < min(len(texts), start + BATCH_TEXTS) and tokens + len(texts[end]) <= BATCH_TOKENS:
+        tokens, end = tokens + len(texts[end]), end + 1
+    return end

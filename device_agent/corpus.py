@@ -1,0 +1,127 @@
+"""What a person gave, ready for training: cut into windows, divided, with its features at hand."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent.batches import FeatureRows
+from device_agent.examples import WINDOW, Encoded, Example, encode, windows
+from device_agent.features import Fetched, fetch
+from device_agent.hold_out import Split, hold_out
+from device_agent.kits import Kit, WrongBackbone
+from device_agent.link import Link
+from device_agent.memory_release import release_memory
+from device_agent.prefix import NO_PREFIX, Ids, Prefixed, behind, crossed
+from device_agent.store import StoredExample
+from device_agent.tap_cache import TapCache
+from device_agent.watcher import Watcher
+from protocol.messages import Wants
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Windows with features in the cache."""
+
+    cache: TapCache
+    split: Split
+    """Bare windows."""
+
+    prefixed: Prefixed
+    """The prefix to speak behind, and the training windows behind theirs."""
+
+    fetched: Fetched
+    bytes_up: int
+    bytes_down: int
+
+    def training(self) -> FeatureRows:
+        """Rows to learn from."""
+        return FeatureRows(self.cache, self.prefixed.windows)
+
+    def held_out(self, tokens: int, prefix: Ids) -> FeatureRows:
+        """About ``tokens`` rows that are never learned from, behind a prefix; always the same first."""
+        some = some_of(self.split.validation, tokens)
+        return FeatureRows(self.cache, [behind(window, prefix) for window in some])
+
+
+def matching_kit(link: Link, recipe: str, watcher: Watcher) -> Kit:
+    """A kit for the backbone that the facts describe.
+
+    Raises:
+        WrongBackbone: The kit on this device is for another one, and the cloud is away.
+    """
+    facts = link.facts()
+    kit = link.kit(recipe, watcher.kit)
+    if kit.manifest.fingerprint != facts.fingerprint:
+        raise WrongBackbone(expected=facts.fingerprint, got=kit.manifest.fingerprint)
+    return kit
+
+
+def tokens_of(link: Link, examples: Sequence[Example]) -> list[list[Encoded]]:
+    """The windows of each example.
+
+    The tokenizer lives only as long as this takes: it is larger than everything that it reads.
+    """
+    facts, tokenizer = link.facts(), link.tokenizer()
+    length = min(WINDOW, facts.positions - prefix_budget(link))
+    cut = [windows(encode(example, tokenizer, facts), length) for example in examples]
+    del tokenizer
+    release_memory()
+    return cut
+
+
+def prefix_budget(link: Link) -> int:
+    """Most tokens of a prefix: what the settings say, and never more than half of the context."""
+    return min(link.settings.prefix, link.facts().positions // 2)
+
+
+def cache_of(link: Link, kit: Kit) -> TapCache:
+    """The features that a kit reads."""
+    wants = Wants(
+        layers=kit.manifest.taps, final=True, log_z=True, candidates=0, codec=link.settings.codec
+    )
+    return TapCache(link.settings.home / "features", kit.manifest.fingerprint, wants)
+
+
+def some_of(texts: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """Windows with about ``tokens`` scored tokens, chosen by their content alone."""
+    some, found = [], 0
+    for text in sorted(texts, key=_digest):
+        if found >= tokens:
+            break
+        some.append(text)
+        found += len(text.rows)
+    return some
+
+
+def collect(
+    link: Link, kit: Kit, examples: Sequence[StoredExample], speaking: Ids, watcher: Watcher
+) -> Corpus:
+    """
+    Cut examples into windows, hold some out, and bring the features of all into the cache.
+
+    Args:
+        link: The cloud and the home folder.
+        kit: Whose features are read.
+        examples: All that the person gave.
+        speaking: Prefix of the plugin that speaks now, to compare with, (P,).
+        watcher: Sees how far it is.
+    """
+    cut = tokens_of(link, [stored.example for stored in examples])
+    split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
+    cache = cache_of(link, kit)
+    up, down = link.up, link.down
+    prefixed = crossed(split.training, prefix_budget(link))
+    prefixes = [NO_PREFIX, prefixed.prefix, speaking]
+    held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
+    fetched = fetch(lambda: link.cloud, cache, [*prefixed.windows, *held_out], watcher.fetching)
+    release_memory()
+    return Corpus(cache, split, prefixed, fetched, link.up - up, link.down - down)
+
+
+def digests(texts: Sequence[Encoded]) -> list[str]:
+    """Short names of windows, by content."""
+    return [_digest(text)[:16] for text in texts]
+
+
+def _digest(text: Encoded) -> str:
+    return hashlib.sha256(text.ids.tobytes() + text.scored.tobytes()).hexdigest()

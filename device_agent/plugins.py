@@ -1,0 +1,323 @@
+"""Trained plugins on disk, version by version, laid out as PEFT lays out adapters.
+
+    plugins/<name>/<version>/adapter_config.json         what it is and which backbone it belongs to
+                             adapter_model.safetensors   its weights
+                             prefix.json                 the personal prefix it was trained behind
+                             card.json                   how well it did on text it was not trained on
+                             history.json                the course of its training
+    plugins/<name>/current.json                          which version speaks, and which did before
+
+A version never changes once it is there; to switch is to replace ``current.json``, in one rename.
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.atomic import make_folder, replace_folder, temporary_folder, write_whole
+from device_agent.errors import DeviceError
+from device_agent.kits import WrongBackbone
+from protocol.kit import KitManifest
+
+NAME = "mine"
+"""The plugin that commands use."""
+
+CONFIG, WEIGHTS, PREFIX, CARD, HISTORY = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "prefix.json",
+    "card.json",
+    "history.json",
+)
+POINTER = "current.json"
+
+
+class NoSuchVersion(DeviceError):
+    """There is no such version of the plugin."""
+
+    hint = "`sideplug plugins list` shows the versions that there are."
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"there is no version {version}")
+
+
+class DamagedPlugin(DeviceError):
+    """A file of a version cannot be read."""
+
+    hint = "Choose another version with `sideplug plugins use`, or train again."
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be used: {reason}")
+
+
+class NothingBefore(DeviceError):
+    """No version has spoken before the one that speaks now."""
+
+    hint = "Choose a version with `sideplug plugins use`, or `base` for the frozen backbone."
+
+    def __init__(self) -> None:
+        super().__init__("there is no earlier version to go back to")
+
+
+class ExportExists(DeviceError):
+    """The place to export to is taken."""
+
+    hint = "Name a file or folder that does not exist yet."
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginVersion:
+    """One version, read as far as its description."""
+
+    version: str
+    folder: Path
+    config: Mapping[str, object]
+    """``adapter_config.json``."""
+    kit_id: str
+    fingerprint: str
+    """Of the backbone it was trained on."""
+
+    @property
+    def card(self) -> dict[str, object]:
+        """Its evaluation. Raises DamagedPlugin."""
+        return _read_json(self.folder / CARD)
+
+    @property
+    def prefix(self) -> NDArray[np.uint32]:
+        """The personal prefix it was trained behind, (P,); empty without one. Raises DamagedPlugin."""
+        found = _read_json(self.folder / PREFIX).get("tokens")
+        try:
+            return np.array(found, np.uint32).reshape(-1)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DamagedPlugin(self.folder / PREFIX, "no list of tokens") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return (self.folder / WEIGHTS).stat().st_size
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The weights by name, each in the shape that the kit's manifest gives.
+
+        Raises:
+            DamagedPlugin: The file is not what was written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = self.folder / WEIGHTS
+        try:
+            found: dict[str, NDArray[np.float32]] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise DamagedPlugin(path, str(error)) from error
+        return found
+
+    def require(self, fingerprint: str) -> None:
+        """Refuse another backbone.
+
+        Raises:
+            WrongBackbone: The version was trained on another one than ``fingerprint`` names.
+        """
+        if self.fingerprint != fingerprint:
+            raise WrongBackbone(expected=fingerprint, got=self.fingerprint)
+
+
+class PluginStore:
+    """The versions of one plugin in a home folder."""
+
+    def __init__(self, home: Path, name: str = NAME) -> None:
+        self._folder = home / "plugins" / name
+
+    def versions(self) -> list[PluginVersion]:
+        """Every version, oldest first."""
+        numbers = [
+            int(path.name)
+            for path in self._folder.glob("*")
+            if path.name.isdecimal() and (path / CONFIG).is_file()
+        ]
+        return [self.get(str(number)) for number in sorted(numbers)]
+
+    def get(self, version: str) -> PluginVersion:
+        """One version.
+
+        Raises:
+            NoSuchVersion: There is none of that name.
+            DamagedPlugin: Its description cannot be read.
+        """
+        folder = self._folder / version
+        if not version.isdecimal() or not (folder / CONFIG).is_file():
+            raise NoSuchVersion(version)
+        config = _read_json(folder / CONFIG)
+        about = config.get("sideplug")
+        kit, fingerprint = (
+            (about.get("kit"), about.get("fingerprint"))
+            if isinstance(about, dict)
+            else (None, None)
+        )
+        if not isinstance(kit, str) or not isinstance(fingerprint, str):
+            raise DamagedPlugin(folder / CONFIG, "it names no kit or no backbone")
+        return PluginVersion(version, folder, config, kit, fingerprint)
+
+    def current(self) -> PluginVersion | None:
+        """The version that speaks; None when the frozen backbone does."""
+        version, _ = self._pointer()
+        return None if version is None else self.get(version)
+
+    def add(
+        self,
+        manifest: KitManifest,
+        weights: Mapping[str, NDArray[np.float32]],
+        about: Mapping[str, object],
+        prefix: NDArray[np.uint32],
+        card: Mapping[str, object],
+        history: Sequence[object],
+    ) -> PluginVersion:
+        """Keep a trained plugin as a new version, whole or not at all; it does not speak yet.
+
+        Args:
+            manifest: Of the kit that it was trained with.
+            weights: By name.
+            about: More for the ``sideplug`` part of its description, such as the codec.
+            prefix: The personal prefix that it was trained behind, (P,).
+            card: Its evaluation.
+            history: The course of its training.
+        """
+        from safetensors.numpy import save
+
+        known = [int(version.version) for version in self.versions()]
+        number = str(max(known, default=0) + 1)
+        files = {
+            CONFIG: _json_bytes(_config(manifest, about)),
+            WEIGHTS: save(dict(weights), metadata={"format": "np"}),
+            PREFIX: _json_bytes({"tokens": prefix.tolist()}),
+            CARD: _json_bytes(card),
+            HISTORY: _json_bytes(history),
+        }
+        final = self._folder / number
+        temporary = temporary_folder(final)
+        try:
+            for name, data in files.items():
+                write_whole(temporary / name, data)
+            replace_folder(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return self.get(number)
+
+    def use(self, version: str | None) -> None:
+        """Let a version speak from now on, or the frozen backbone (None).
+
+        Raises:
+            NoSuchVersion: There is none of that name.
+        """
+        if version is not None:
+            self.get(version)
+        now, before = self._pointer()
+        if version != now:
+            self._point(version, [*before, now])
+
+    def rollback(self) -> str | None:
+        """Let the one speak that spoke before; gives its version, None for the frozen backbone.
+
+        Raises:
+            NothingBefore: No other one has spoken before.
+        """
+        _, before = self._pointer()
+        if not before:
+            raise NothingBefore()
+        *before, version = before
+        self._point(version, before)
+        return version
+
+    def export(self, version: str, target: Path) -> None:
+        """Copy a version to a folder, or into one file when ``target`` ends in ``.zip``.
+
+        Raises:
+            ExportExists: There is something at ``target``.
+            NoSuchVersion: There is none of that name.
+        """
+        source = self.get(version).folder
+        if target.exists():
+            raise ExportExists(target)
+        names = [CONFIG, WEIGHTS, PREFIX, CARD, HISTORY]
+        if target.suffix.lower() == ".zip":
+            write_whole(target, lambda file: _zip(file, source, names))
+            return
+        temporary = temporary_folder(target)
+        try:
+            for name in names:
+                shutil.copyfile(source / name, temporary / name)
+            replace_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _pointer(self) -> tuple[str | None, list[str | None]]:
+        """Which version speaks, and those before it, oldest first."""
+        path = self._folder / POINTER
+        if not path.is_file():
+            return None, []
+        data = _read_json(path)
+        before = data.get("before")
+        if not isinstance(before, list):
+            raise DamagedPlugin(path, "it names no version")
+        version, *earlier = (_version_in(path, one) for one in [data.get("version"), *before])
+        return version, earlier
+
+    def _point(self, version: str | None, before: Sequence[str | None]) -> None:
+        write_whole(
+            make_folder(self._folder) / POINTER,
+            _json_bytes({"version": version, "before": list(before)}),
+        )
+
+
+def _config(manifest: KitManifest, about: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "peft_type": "SIDEPLUG",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": manifest.backbone,
+        "inference_mode": True,
+        "sideplug": {
+            "format": 1,
+            "kit": manifest.id,
+            "recipe": manifest.recipe,
+            "fingerprint": manifest.fingerprint,
+            "tokenizer_sha256": manifest.tokenizer_sha256,
+            "taps": list(manifest.taps),
+            **about,
+        },
+    }
+
+
+def _version_in(path: Path, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.isdecimal()):
+        return value
+    raise DamagedPlugin(path, "it names no version")
+
+
+def _json_bytes(data: object) -> bytes:
+    return json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedPlugin(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise DamagedPlugin(path, "it is no JSON object")
+    return found
+
+
+def _zip(file: BinaryIO, source: Path, names: Sequence[str]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.write(source / name, name)

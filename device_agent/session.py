@@ -1,0 +1,154 @@
+"""A session with the backbone that outlives the cloud's memory of it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.cloud import CloudClient, RemotePlace
+from protocol.errors import MalformedMessage, PositionMismatch, SessionNotFound
+from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
+
+
+class RemoteSession:
+    """Tokens in, states out, one request a step.
+
+    When the cloud has forgotten the session, a new one is opened and gets the same tokens again,
+    once a step; the caller sees nothing of it.
+
+    Args:
+        cloud: Where the backbone is.
+        wants: What every step brings.
+    """
+
+    def __init__(self, cloud: CloudClient, wants: Wants) -> None:
+        self._cloud = cloud
+        self._wants = wants
+        self._ids: list[int] = []
+        self._steps = 0
+        self._unsure = False
+        self._opened = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def position(self) -> int:
+        """Tokens in the session so far."""
+        return len(self._ids)
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The tokens in the session so far."""
+        return self._ids
+
+    @property
+    def place(self) -> RemotePlace:
+        """Where the cloud keeps the tokens, for texts to be read behind them."""
+        return RemotePlace(self._opened.session, self.position)
+
+    @property
+    def limit(self) -> int:
+        """Most tokens the session can hold."""
+        return self._opened.limit
+
+    def step(self, ids: Sequence[int] | NDArray[np.uint32], wanted: int = 1) -> States:
+        """Add tokens; get the states of the last ``wanted`` of them.
+
+        Args:
+            ids: (T,), at least one.
+            wanted: 1 to T.
+
+        Raises:
+            ContextExceeded: The session is full; nothing was added.
+        """
+        new = [int(i) for i in ids]
+        try:
+            self._settle()
+            states = self._send(new, wanted)
+        except (SessionNotFound, PositionMismatch):
+            states = self._replay(new, wanted)
+        self._ids += new
+        return states
+
+    def crop(self, position: int) -> None:
+        """Forget the tokens from ``position`` on."""
+        if not 0 <= position <= self.position:
+            raise ValueError(f"cannot crop {self.position} tokens to {position}")
+        if position < self.position:
+            del self._ids[position:]
+            self._unsure = True
+            # When the session is gone, the next step finds out as well, and brings back what is kept.
+            with suppress(SessionNotFound):
+                self._settle()
+
+    def close(self) -> None:
+        """Let the cloud forget the session; it may have done so already."""
+        with suppress(SessionNotFound):
+            self._cloud.close_session(self._opened.session)
+
+    def _open(self) -> SessionOpened:
+        return self._cloud.open_session(SessionRequest(wants=self._wants))
+
+    def _settle(self) -> None:
+        """Bring the cloud to our position after a step that failed, perhaps on its way back."""
+        if self._unsure:
+            self._cloud.crop(self._opened.session, self.position)
+            self._unsure = False
+
+    def _replay(self, new: list[int], wanted: int) -> States:
+        self._opened = self._open()
+        past, self._ids = self._ids, []
+        try:
+            return self._send(past + new, wanted)
+        finally:
+            self._ids = past
+
+    def _send(self, new: list[int], wanted: int) -> States:
+        """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
+        *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
+        position = self.position
+        self._unsure = True
+        for part in parts:
+            self._send_part(part, position, 1)
+            position += len(part)
+        states = self._send_part(last, position, wanted)
+        self._check(states)
+        self._unsure = False
+        return states
+
+    def _send_part(self, ids: list[int], position: int, wanted: int) -> States:
+        self._steps += 1
+        tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32))
+        return self._cloud.step(self._opened.session, tokens)
+
+    def _check(self, states: States) -> None:
+        if states.layers != self._wants.layers or (states.final is None) == self._wants.final:
+            raise MalformedMessage(
+                reason=f"the session wants taps {list(self._wants.layers)},"
+                f" the cloud sent {list(states.layers)}"
+            )
+
+
+def _parts(ids: list[int], wanted: int, most: int) -> list[list[int]]:
+    """Cut ``ids`` into steps of at most ``most``; the last one holds every wanted token."""
+    if not 1 <= wanted <= min(len(ids), most):
+        raise ValueError(f"wanted must be 1 to {min(len(ids), most)}, but is {wanted}")
+    parts, start = [], 0
+    while len(ids) - start > most:
+        # What is cut off in front must leave all the wanted ones for the last step.
+        size = min(most, len(ids) - start - wanted)
+        parts.append(ids[start : start + size])
+        start += size
+    return [*parts, ids[start:]]

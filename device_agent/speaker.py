@@ -1,0 +1,163 @@
+"""Answers with the person's plugin, or as the frozen backbone: all parts put together."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from device_agent.chat_template import Message, render
+from device_agent.cloud import CloudUnreachable
+from device_agent.errors import DeviceError
+from device_agent.generate import Piece, generate
+from device_agent.head import Head
+from device_agent.kits import Progress
+from device_agent.link import Link
+from device_agent.plugins import PluginVersion
+from device_agent.sampling import Sampling
+from device_agent.session import RemoteSession
+from device_agent.side_plugin import SidePlugin
+from protocol.errors import ContextExceeded, Fault
+from protocol.messages import Wants
+
+
+class EmptyPrompt(DeviceError):
+    """There is no token to begin with."""
+
+    hint = "Write at least one word."
+
+    def __init__(self) -> None:
+        super().__init__("the prompt is empty")
+
+
+class Speaker:
+    """One session with the backbone that answers prompt after prompt. A context manager.
+
+    Args:
+        link: The cloud and the home folder.
+        version: The plugin that speaks; None for the frozen backbone alone.
+        on_progress: Told of kit files that have to be fetched first.
+
+    Raises:
+        WrongBackbone: The plugin was trained on another backbone.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        version: PluginVersion | None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.facts = link.facts()
+        if version is not None:
+            version.require(self.facts.fingerprint)
+        kit = link.kit(version.kit_id if version is not None else None, on_progress)
+        threads = link.settings.threads
+        self.tokenizer = link.tokenizer()
+        self._head = Head(kit, threads)
+        self._plugin = None if version is None else SidePlugin(kit, version.weights(), threads)
+        self._prefix: list[int] = [] if version is None else version.prefix.tolist()
+        taps = kit.manifest.taps if self._plugin is not None else ()
+        wants = Wants(layers=taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
+        self._session = RemoteSession(link.cloud, wants)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the cloud forget the session, if it can be told."""
+        with suppress(CloudUnreachable, Fault):
+            self._session.close()
+
+    def ask(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the assistant begins to answer."""
+        text = render(self.facts, messages, answer_next=True)
+        # The template has written the special tokens already.
+        ids: list[int] = self.tokenizer.encode(text, special=False).tolist()
+        return ids
+
+    def read(self, text: str) -> list[int]:
+        """Ids of a plain text to be continued; never empty.
+
+        Raises:
+            EmptyPrompt: There is no token to begin with.
+        """
+        ids: list[int] = self.tokenizer.encode(text).tolist()
+        if not ids:
+            raise EmptyPrompt()
+        return ids
+
+    def fit(self, messages: Sequence[Message], answer: int) -> list[int]:
+        """Like ``ask``, with the oldest turns left out as far as ``answer`` tokens need room.
+
+        Raises:
+            ContextExceeded: The last turn alone is too long.
+        """
+        kept = list(messages)
+        first = 1 if kept and kept[0]["role"] == "system" else 0
+        room = self._session.limit - len(self._prefix)
+        while len(ids := self.ask(kept)) + answer > room:
+            if len(kept) < first + 3:
+                if len(ids) < room:
+                    break
+                raise ContextExceeded(limit=room, asked=len(ids))
+            del kept[first : first + 2]
+        return ids
+
+    def answer(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        limit: int,
+        *,
+        stop_strings: Sequence[str] = (),
+        base: bool = False,
+        reuse: bool = False,
+    ) -> Iterator[Piece]:
+        """Continue a prompt, which the personal prefix precedes when the plugin speaks.
+
+        Args:
+            prompt: Ids, one at least.
+            sampling: How tokens are drawn.
+            limit: Most tokens to generate.
+            stop_strings: End the answer, and are not shown.
+            base: Whether the frozen backbone speaks although there is a plugin.
+            reuse: Whether the part of the prompt that the session has read already is kept. It is
+                faster, and equal up to rounding only.
+        """
+        prefix = [] if base else self._prefix
+        whole = [*prefix, *prompt]
+        shared = _shared(self._session.tokens, whole)
+        # The prefix is always read apart from the prompt, so that it is read once for all prompts.
+        if shared < len(prefix):
+            self._session.crop(0)
+            self._session.step(prefix)
+        shared = max(len(prefix), shared if reuse else 0)
+        self._session.crop(shared)
+        stops: Collection[int] = frozenset(self.facts.stop_tokens)
+        return generate(
+            self._session,
+            None if base else self._plugin,
+            self._head,
+            self.tokenizer,
+            whole[shared:],
+            sampling,
+            stops,
+            stop_strings,
+            limit,
+            # The prefix is how the person writes, which a penalty must not drive out.
+            uncounted=len(prefix),
+        )
+
+
+def _shared(kept: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens of ``kept`` begin ``prompt``; one of the prompt is always left to send."""
+    longest = min(len(kept), len(prompt) - 1)
+    return next((i for i in range(longest) if kept[i] != prompt[i]), longest)

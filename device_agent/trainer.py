@@ -1,0 +1,315 @@
+"""Trains a kit's weights on cached features; the cloud is not needed.
+
+A run is a function of its inputs: the order comes from seed and epoch, masks and negatives from seed
+and step. So a run that was killed goes on from its checkpoint and ends as if nothing had happened.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent import checkpoint
+from device_agent.batches import FeatureRows, Order, Run, batch_size
+from device_agent.checkpoint import Checkpoint
+from device_agent.evaluate import evaluate
+from device_agent.head import Head
+from device_agent.kits import Kit
+from device_agent.shortlist import Shortlist, choose_shortlist
+from device_agent.side_plugin import SidePlugin
+from device_agent.training_options import TrainingOptions
+from device_agent.training_step import TrainingStep
+from device_agent.vocabulary import mean_probability
+
+SAMPLED = 512
+"""Positions at which the backbone's favourites are looked up."""
+
+Named = dict[str, NDArray[np.float32]]
+Ending = Literal["finished", "patience", "stopped", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    step: int
+    """Of the whole run, counted from 1."""
+    steps: int
+    loss: float
+    """Of the step; of the epoch when ``validation`` is set."""
+    validation: float | None
+    """Negative log-likelihood of the held-out tokens, after an epoch."""
+    seconds_left: float
+
+
+@dataclass(slots=True)
+class Course:
+    """What a run has to remember besides its arrays; JSON in the checkpoint."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps done in the epoch that is going on."""
+    loss_sum: float = 0.0
+    """Of these steps."""
+    stale: int = 0
+    """Epochs since the best."""
+    best: float | None = None
+    """Lowest validation so far."""
+    best_epoch: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the process, from its start."""
+    cpu_seconds_to_best: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run gave."""
+
+    weights: Named
+    """The best of the run by validation."""
+    course: Course
+    ending: Ending
+    steps: int
+    resumed: bool
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        kit: What is trained, and how.
+        head: Of the same backbone.
+        training: Rows to learn from.
+        validation: Rows that are never learned from.
+        options: How the run goes.
+        run: Digest of everything that the run depends on; a checkpoint of another run is not used.
+        path: Of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        kit: Kit,
+        head: Head,
+        training: FeatureRows,
+        validation: FeatureRows,
+        options: TrainingOptions,
+        run: str,
+        path: Path,
+    ) -> None:
+        self._kit, self._head, self._options = kit, head, options
+        self._rows, self._validation = training, validation
+        self._run, self._path = run, path
+        self._repeats = np.where(training.documents, 1, options.answers)  # (texts,)
+        rows = int(np.diff(training.starts) @ self._repeats)
+        self._batches, self._size = batch_size(rows, options.batch_tokens)
+        self._course = Course()
+        self._best: Named = {}
+        self._started = self._saved = time.monotonic()
+        self._earlier = (0.0, 0.0)
+
+    def train(
+        self,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Trained:
+        """Train to the end, or until ``stop`` says so; go on where an interrupted run was.
+
+        Args:
+            on_progress: Told after every step and every validation.
+            stop: Asked before every step.
+
+        Raises:
+            DamagedCheckpoint: The checkpoint is not what was written.
+            DamagedFeatures: Features that were fetched are not there any more.
+        """
+        found = checkpoint.load(self._path)
+        if found is not None and found.run != self._run:
+            found = None
+        self._begin(found)
+        ending: Ending | None = None
+        while ending is None:
+            ending = self._epoch(on_progress, stop)
+        self._save()
+        if self._course.step:
+            # Saved before: an epoch that is resumed must not remember a validation in its middle.
+            self._validate(on_progress)
+        done = self._course.epoch * self._batches + self._course.step
+        weights = self._best or self._copy()
+        return Trained(weights, self._course, ending, done, resumed=found is not None)
+
+    # --- the beginning ---
+
+    def _begin(self, found: Checkpoint | None) -> None:
+        if found is None:
+            self._shortlist = self._choose()
+            if self._kit.manifest.loss == "shortlist":
+                self._rows.fill_rest(
+                    self._shortlist, self._kit.manifest.hidden, self._kit.manifest.softcap
+                )
+            self._step = self._compiled()
+            self._step.load(self._kit.initial())
+            return
+        self._shortlist = Shortlist.of(self._head, found.arrays["shortlist"])
+        self._rows.rest[:] = found.arrays["rest"]
+        self._step = self._compiled()
+        self._step.load(_under("now.", found.arrays), _under("now.", found.arrays))
+        self._best = _under("best.", found.arrays)
+        self._course = Course(**found.progress)
+        self._earlier = (self._course.seconds, self._course.cpu_seconds)
+
+    def _choose(self) -> Shortlist:
+        manifest = self._kit.manifest
+        if manifest.loss == "full":
+            return Shortlist.of(self._head, np.arange(manifest.vocabulary))
+        rng = np.random.default_rng(self._options.seed)
+        sampled = np.sort(rng.choice(len(self._rows), min(SAMPLED, len(self._rows)), replace=False))
+        finals = np.empty((len(sampled), manifest.hidden), np.float32)
+        log_z = self._rows.read([Run(int(i), int(i) + 1) for i in sampled], None, finals)
+        favourites = mean_probability(self._head, finals, log_z, manifest.softcap)
+        counts = np.bincount(self._rows.tokens, minlength=manifest.vocabulary)
+        return Shortlist.of(self._head, choose_shortlist(counts, favourites, manifest.shortlist))
+
+    def _compiled(self) -> TrainingStep:
+        self._rows.place(self._shortlist)
+        manifest, options = self._kit.manifest, self._options
+        rng = np.random.default_rng(0)
+        negatives = len(self._shortlist.negatives(manifest.negatives, rng))
+        total = self._batches * options.epochs
+        schedule = {"rate": options.rate, "total": total, "warmup": options.warmup * total}
+        return TrainingStep(
+            self._kit, self._shortlist, self._size, negatives, schedule, options.threads
+        )
+
+    # --- an epoch ---
+
+    def _epoch(
+        self, on_progress: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> Ending | None:
+        """Train to the end of the epoch that is going on; the reason when the run ends there."""
+        course, options = self._course, self._options
+        if course.epoch == options.epochs:
+            return "finished"
+        if options.patience and course.stale >= options.patience:
+            return "patience"
+        seed = (options.seed, course.epoch)
+        order = Order(self._rows.starts, self._repeats, options.segment, self._size, seed)
+        while course.step < self._batches:
+            if stop():
+                return "stopped"
+            if 0 < options.max_seconds <= self._seconds():
+                return "time"
+            loss = self._train_on(order.batch(course.step))
+            course.loss_sum += loss
+            course.step += 1
+            on_progress(self._progress(loss, None))
+            if time.monotonic() - self._saved >= options.checkpoint_seconds:
+                self._save()
+        self._validate(on_progress)
+        course.epoch, course.step, course.loss_sum = course.epoch + 1, 0, 0.0
+        return None
+
+    def _train_on(self, runs: list[Run]) -> float:
+        """One step; gives its loss."""
+        inputs, rows = self._step.inputs, self._rows
+        rows.read(runs, inputs["taps"], inputs["final"])
+        places = np.concatenate([np.arange(run.start, run.stop) for run in runs])
+        inputs["targets"][:] = rows.targets[places]
+        inputs["scored"][:] = rows.scored[places]
+        count = self._course.epoch * self._batches + self._course.step + 1
+        rng = np.random.default_rng((self._options.seed, count))
+        if "rest" in inputs:
+            inputs["rest"][:] = rows.rest[places]
+            drawn = self._shortlist.negatives(self._kit.manifest.negatives, rng)
+            inputs["outside"][:], inputs["outside_bias"][:] = self._head.rows(drawn)
+        if "mask" in inputs:
+            fill_mask(inputs["mask"], self._kit.manifest.dropout, rng)
+        loss, _ = self._step.run(count)
+        return loss
+
+    def _validate(self, on_progress: Callable[[Progress], None]) -> None:
+        """Score the held-out tokens; keep the weights when they are the best so far."""
+        course = self._course
+        plugin = SidePlugin(self._kit, self._step.weights(), self._options.threads)
+        scored = evaluate(self._kit.manifest, self._head, plugin, self._validation)
+        found = float("inf") if scored.plugin is None else scored.plugin
+        course.seconds, course.cpu_seconds = self._seconds(), self._cpu_seconds()
+        loss = course.loss_sum / course.step
+        course.stale += 1
+        if course.best is None or found < course.best:
+            course.best, course.best_epoch, course.stale = found, course.epoch + 1, 0
+            course.cpu_seconds_to_best = course.cpu_seconds
+            self._best = self._copy()
+        course.history.append(
+            {
+                "epoch": course.epoch + course.step / self._batches,
+                "loss": loss,
+                "validation": found,
+                "seconds": course.seconds,
+                "cpu_seconds": course.cpu_seconds,
+            }
+        )
+        on_progress(self._progress(loss, found))
+
+    # --- what is kept ---
+
+    def _save(self) -> None:
+        course = self._course
+        course.seconds, course.cpu_seconds = self._seconds(), self._cpu_seconds()
+        arrays: dict[str, NDArray[Any]] = {
+            "shortlist": self._shortlist.ids,
+            "rest": self._rows.rest,
+        }
+        arrays |= {f"now.{name}": array for name, array in self._step.state().items()}
+        arrays |= {f"best.{name}": array for name, array in self._best.items()}
+        checkpoint.save(self._path, Checkpoint(self._run, asdict(course), arrays))
+        self._saved = time.monotonic()
+
+    def _copy(self) -> Named:
+        return {name: array.copy() for name, array in self._step.weights().items()}
+
+    def _seconds(self) -> float:
+        return self._earlier[0] + time.monotonic() - self._started
+
+    def _cpu_seconds(self) -> float:
+        return self._earlier[1] + time.process_time()
+
+    def _progress(self, loss: float, validation: float | None) -> Progress:
+        options, course = self._options, self._course
+        done = course.epoch * self._batches + course.step
+        steps = self._batches * options.epochs
+        left = self._seconds() / done * (steps - done)
+        return Progress(
+            min(course.epoch + 1, options.epochs),
+            options.epochs,
+            done,
+            steps,
+            loss,
+            validation,
+            left,
+        )
+
+
+def _under(prefix: str, arrays: Any) -> Named:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def fill_mask(mask: NDArray[np.float32], dropout: float, rng: np.random.Generator) -> None:
+    """Zeros for a share of ``dropout``, to the next 256th, and what keeps the mean at one elsewhere."""
+    dropped = round(dropout * 256)
+    drawn = np.frombuffer(rng.bytes(mask.size), np.uint8).reshape(mask.shape)
+    np.multiply(drawn >= dropped, np.float32(256 / (256 - dropped)), out=mask)

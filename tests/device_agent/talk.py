@@ -1,0 +1,45 @@
+"""A client of a scripted cloud whose pauses and traffic are written down, and what the two say."""
+
+import random
+
+import numpy as np
+
+from device_agent.cloud import CloudClient, Traffic
+from protocol import versions
+from protocol.messages import States, Tokens, Wants
+from tests.device_agent.scripted_cloud import json_answer
+
+WANTS = Wants(layers=(1,), final=True, log_z=False, candidates=0, codec="f32")
+TOKENS = Tokens(step=1, position=4, wanted=1, ids=np.array([5, 6], dtype=np.uint32))
+
+
+def states(position=5, rows=1, fill=0.5):
+    taps = np.full((1, rows, 4), fill, np.float32)
+    return States(position=position, layers=(1,), taps=taps, final=taps[0])
+
+
+def frame(message, codec="f32"):
+    return versions.encode(message, codec)
+
+
+def fault_answer(fault, **headers):
+    return json_answer(fault.to_json(), fault.status, **headers)
+
+
+class Talk:
+    """A client whose pauses and traffic are written down."""
+
+    def __init__(self, url, **options):
+        self.pauses: list[float] = []
+        self.traffic: list[Traffic] = []
+        self.cloud = CloudClient(
+            url,
+            sleep=self.pauses.append,
+            random=random.Random(0),
+            on_traffic=self.traffic.append,
+            **options,
+        )
+
+
+def texts(*sizes):
+    return [np.arange(size, dtype=np.uint32) for size in sizes]

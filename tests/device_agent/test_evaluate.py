@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from device_agent.batches import FeatureRows
+from device_agent.evaluate import Evaluation, evaluate
+from device_agent.examples import Encoded
+from device_agent.head import Head
+from device_agent.kits import Kit
+from device_agent.side_plugin import SidePlugin
+from tests.device_agent.small_kit import HIDDEN, random_head, write_kit
+from tests.device_agent.teaching import filled_cache, states_of
+
+
+def text(count, seed):
+    rng = np.random.default_rng(seed)
+    scored = (rng.random(count) < 0.7).astype(np.float32)
+    return Encoded(rng.integers(0, 90, count + 1).astype(np.uint32), scored)
+
+
+TEXTS = [text(count, seed) for seed, count in enumerate((700, 30, 900))]
+"""More rows than pass through the vocabulary at a time."""
+
+
+def truth(head, scale):
+    """Cross-entropy by torch, in float64."""
+    total, count = 0.0, 0.0
+    for one in TEXTS:
+        states = states_of(one.fed, head)
+        moved = states.final + scale * states.taps.sum(0)
+        logits = torch.from_numpy(head.logits(moved))
+        each = torch.nn.functional.cross_entropy(
+            logits, torch.from_numpy(one.ids[1:].astype(np.int64)), reduction="none"
+        )
+        total += float((each.numpy() * one.scored).sum())
+        count += float(one.scored.sum())
+    return total / count
+
+
+@pytest.fixture(params=[None, 4.0], ids=["plain", "capped"])
+def scored(request, tmp_path):
+    head = random_head(softcap=request.param)
+    kit = Kit(write_kit(tmp_path / "kit", head), tmp_path / "kit")
+    rows = FeatureRows(filled_cache(tmp_path / "features", kit, TEXTS, head), TEXTS)
+    scale = np.random.default_rng(9).normal(0, 0.3, HIDDEN).astype(np.float32)
+    plugin = SidePlugin(kit, {"scale": scale}, 1)
+    return head, scale, evaluate(kit.manifest, Head(kit, 1), plugin, rows), kit, rows
+
+
+def test_the_figures_are_those_of_torch(scored):
+    head, scale, found, _, _ = scored
+    # Features are float16 on disk.
+    assert found.base == pytest.approx(truth(head, np.zeros(HIDDEN)), abs=1e-3)
+    assert found.plugin == pytest.approx(truth(head, scale), abs=1e-3)
+    assert found.tokens == sum(int(one.scored.sum()) for one in TEXTS)
+
+
+def test_a_fresh_plugin_changes_nothing(scored):
+    _, _, _, kit, rows = scored
+    fresh = SidePlugin(kit, {"scale": np.zeros(HIDDEN, np.float32)}, 1)
+    found = evaluate(kit.manifest, Head(kit, 1), fresh, rows)
+    assert found.plugin == pytest.approx(found.base, abs=1e-4)
+
+
+def test_without_a_plugin_the_backbone_is_judged_alone(scored):
+    _, _, both, kit, rows = scored
+    alone = evaluate(kit.manifest, Head(kit, 1), None, rows)
+    assert (alone.base, alone.plugin) == (both.base, None)
+
+
+def test_perplexities_go_with_the_figures():
+    told = Evaluation(tokens=7, base=np.log(8.0), plugin=np.log(2.0)).to_json()
+    assert told["tokens"] == 7
+    assert told["base"]["perplexity"] == pytest.approx(8)
+    assert told["plugin"]["perplexity"] == pytest.approx(2)
+    assert "plugin" not in Evaluation(tokens=7, base=1.0, plugin=None).to_json()
+
+
+def test_a_plugin_gone_wild_has_a_figure_that_json_can_hold():
+    assert np.isfinite(Evaluation(1, 1.0, 5000.0).to_json()["plugin"]["perplexity"])

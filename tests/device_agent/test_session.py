@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+
+from device_agent.cloud import CloudClient, CloudUnreachable
+from device_agent.session import RemoteSession
+from protocol.errors import ContextExceeded, MalformedMessage, SessionNotFound
+from protocol.limits import Limits
+from protocol.messages import Wants
+from tests.device_agent.scripted_cloud import Answer, ScriptedCloud, in_turn, json_answer
+from tests.device_agent.toy_backbone import ToyBackbone, toy_states
+
+WANTS = Wants(layers=(1, 3), final=True, log_z=False, candidates=0, codec="f32")
+
+
+class Toy:
+    def __init__(self, backbone, server, cloud):
+        self.backbone, self.server, self.cloud = backbone, server, cloud
+
+    def kept(self):
+        """The tokens of the one session the cloud has."""
+        ((ids, _),) = self.backbone.sessions.values()
+        return ids
+
+
+@pytest.fixture
+def toy():
+    backbone = ToyBackbone()
+    with ScriptedCloud(backbone).serving() as server:
+        with CloudClient(server.url, sleep=lambda _: None) as cloud:
+            yield Toy(backbone, server, cloud)
+
+
+def expect(states, ids, first):
+    truth = toy_states(ids, first, WANTS)
+    assert states.position == first
+    np.testing.assert_array_equal(states.taps, truth.taps)
+    np.testing.assert_array_equal(states.final, truth.final)
+
+
+def test_each_step_is_one_request_and_brings_what_was_wanted(toy):
+    with RemoteSession(toy.cloud, WANTS) as session:
+        expect(session.step([4, 5, 6]), [4, 5, 6], 2)
+        expect(session.step(np.array([7, 8], dtype=np.uint32), wanted=2), [4, 5, 6, 7, 8], 3)
+        assert session.position == 5
+        assert list(session.tokens) == [4, 5, 6, 7, 8]
+    assert [path.split("/")[-1] for path in toy.server.paths()] == [
+        "sessions",
+        "step",
+        "step",
+        "s0",
+    ]
+    assert toy.backbone.sessions == {}
+
+
+def test_step_ids_never_repeat(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    for token in range(4):
+        session.step([token])
+    steps = [tokens.step for tokens in toy.backbone.steps]
+    assert len(set(steps)) == 4
+
+
+def test_a_forgotten_session_is_opened_again_with_its_tokens(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    toy.backbone.forget()
+    expect(session.step([7]), [4, 5, 6, 7], 3)
+    expect(session.step([8]), [4, 5, 6, 7, 8], 4)
+    assert toy.kept() == [4, 5, 6, 7, 8]
+
+
+def test_a_session_that_is_forgotten_at_once_again_is_given_up():
+    lost = SessionNotFound(session="s")
+    opened = {"session": "s", "position": 0, "limit": 9, "idle_seconds": 1}
+    replies = [json_answer(opened, 201), json_answer(lost.to_json(), 404)]
+    with ScriptedCloud(in_turn(*replies, *replies)).serving() as server:
+        with CloudClient(server.url) as cloud, pytest.raises(SessionNotFound):
+            RemoteSession(cloud, WANTS).step([1])
+    assert len(server.requests) == 4
+
+
+def test_a_crop_forgets_the_end(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6, 7])
+    session.crop(2)
+    assert session.position == 2
+    expect(session.step([9]), [4, 5, 9], 2)
+
+
+def test_a_crop_to_where_the_session_is_asks_nothing(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4])
+    before = len(toy.server.requests)
+    session.crop(1)
+    assert len(toy.server.requests) == before
+
+
+def test_a_crop_of_a_forgotten_session_is_made_good_by_the_next_step(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    toy.backbone.forget()
+    session.crop(1)
+    expect(session.step([9]), [4, 9], 1)
+
+
+@pytest.mark.parametrize("position", [-1, 4])
+def test_a_crop_outside_the_session_is_refused(toy, position):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    with pytest.raises(ValueError, match="crop"):
+        session.crop(position)
+
+
+def test_its_place_is_where_the_cloud_keeps_it(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    assert session.place == ("s0", 3)
+    toy.backbone.forget()
+    session.step([7])
+    assert session.place == ("s1", 4)
+    assert session.limit == 64
+
+
+def test_long_prompts_go_in_steps_within_the_limits(toy):
+    toy.cloud.limits = Limits(tokens=10)
+    session = RemoteSession(toy.cloud, WANTS)
+    ids = list(range(25))
+    expect(session.step(ids, wanted=9), ids, 16)
+    assert [len(t.ids) for t in toy.backbone.steps] == [10, 6, 9]
+    assert toy.kept() == ids
+
+
+@pytest.mark.parametrize(("ids", "wanted"), [([], 1), ([1], 0), ([1], 2), (list(range(11)), 11)])
+def test_wanting_what_a_step_cannot_bring_is_refused(toy, ids, wanted):
+    toy.cloud.limits = Limits(tokens=10)
+    session = RemoteSession(toy.cloud, WANTS)
+    with pytest.raises(ValueError, match="wanted"):
+        session.step(ids, wanted)
+    assert toy.backbone.steps == []
+
+
+def test_a_full_session_adds_nothing(toy):
+    toy.cloud.limits = Limits(tokens=50)
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([1] * 10)
+    with pytest.raises(ContextExceeded):
+        session.step([2] * 60)
+    assert session.position == 10
+    # The first part of what did not fit had arrived; it is taken back before anything else.
+    expect(session.step([3]), [1] * 10 + [3], 10)
+    assert toy.kept() == [1] * 10 + [3]
+
+
+def test_a_step_whose_answer_is_lost_can_be_made_again(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4])
+    reply = toy.backbone._step
+
+    def lose(*args):
+        reply(*args)
+        return Answer(b"", 502)
+
+    toy.backbone._step = lose
+    with pytest.raises(CloudUnreachable):
+        session.step([5])
+    toy.backbone._step = reply
+    assert toy.kept() == [4, 5]  # it had arrived
+    expect(session.step([6]), [4, 6], 1)
+    assert toy.kept() == [4, 6]
+
+
+def test_states_of_other_taps_than_were_wanted_are_refused(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    ids, _ = toy.backbone.sessions["s0"]
+    toy.backbone.sessions["s0"] = (ids, Wants((0,), True, False, 0, "f32"))
+    with pytest.raises(MalformedMessage, match="taps"):
+        session.step([4])
+
+
+def test_closing_a_forgotten_session_is_no_error(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    toy.backbone.forget()
+    session.close()

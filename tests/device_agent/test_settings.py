@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from device_agent.settings import BadSetting, Settings, load
+
+
+def test_flags_beat_variables_beat_the_file_beat_the_defaults(tmp_path):
+    (tmp_path / "config.toml").write_text(
+        'recipe = "file"\ncodec = "f32"\ncloud = "http://file:1"\npatience = 7\n'
+    )
+    environ = {
+        "SIDEPLUG_HOME": str(tmp_path),
+        "SIDEPLUG_RECIPE": "variable",
+        "SIDEPLUG_CODEC": "bf16",
+    }
+    settings = load({"recipe": "flag", "codec": None, "threads": "3"}, environ)
+    assert settings == Settings(
+        home=tmp_path, recipe="flag", codec="bf16", cloud="http://file:1", patience=7.0, threads=3
+    )
+
+
+def test_without_anything_the_cloud_is_on_this_machine(tmp_path):
+    settings = load({"home": tmp_path}, {})
+    assert settings.cloud == "http://127.0.0.1:8471"
+    assert settings.host == "127.0.0.1:8471"
+    assert 1 <= settings.threads <= 4
+
+
+def test_an_empty_variable_is_no_variable(tmp_path):
+    assert load({"home": tmp_path}, {"SIDEPLUG_RECIPE": ""}).recipe == "ladder"
+
+
+def test_home_is_absolute_and_knows_the_tilde():
+    assert load({"home": "~/x"}, {}).home == Path.home() / "x"
+    assert load({"home": "x"}, {}).home == Path.cwd() / "x"
+
+
+def test_a_slash_behind_the_address_does_not_matter(tmp_path):
+    assert Settings(home=tmp_path, cloud="https://there:1/").cloud == "https://there:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cloud", "there:8471"),
+        ("cloud", "ftp://there"),
+        ("cloud", "http://"),
+        ("recipe", ""),
+        ("threads", -1),
+        ("threads", 5000),
+        ("codec", "f8"),
+        ("prefix", -1),
+        ("patience", 0.0),
+        ("patience", float("nan")),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(tmp_path, name, value):
+    with pytest.raises(BadSetting, match=name):
+        Settings(home=tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("colour = 'blue'", "known are"),
+        ("home = '/elsewhere'", "unknown"),
+        ("threads = 'many'", "number"),
+        ("threads = 1.5", "int"),
+        ("threads = true", "int"),
+        ("cloud = ['a']", "str"),
+        ("threads =", "config.toml"),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_refused(tmp_path, line, reason):
+    (tmp_path / "config.toml").write_text(line)
+    with pytest.raises(BadSetting, match=reason):
+        load({"home": tmp_path}, {})
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadSetting, match=r"config\.toml"):
+        load({"home": tmp_path}, {})
+
+
+def test_a_number_of_the_wrong_kind_in_a_variable_is_refused(tmp_path):
+    with pytest.raises(BadSetting, match="threads"):
+        load({"home": tmp_path}, {"SIDEPLUG_THREADS": "two"})

@@ -1,0 +1,99 @@
+"""A backbone simple enough to foresee, behind the real protocol: it wants to count upwards.
+
+The final state of token t is the head's row direction of token t + 1, so greedy decoding counts.
+Taps are t everywhere. It keeps sessions as a cloud does, checks positions, and can forget.
+"""
+
+import itertools
+import json
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from protocol import versions
+from protocol.errors import ContextExceeded, Fault, PositionMismatch, SessionNotFound
+from protocol.limits import Limits
+from protocol.messages import SessionRequest, States, Tokens, Wants
+from tests.device_agent.scripted_cloud import Answer, Request, json_answer
+from tests.device_agent.small_kit import BLOCK, HIDDEN, VOCABULARY, SmallHead
+
+
+def counting_head() -> SmallHead:
+    """Row t is one-hot at t for t below H; the tokens above have rows of zeros."""
+    values = np.full((VOCABULARY, HIDDEN), 128, np.uint8)
+    values[np.arange(HIDDEN), np.arange(HIDDEN)] = 228
+    codes = values.reshape(VOCABULARY, HIDDEN // BLOCK, BLOCK)
+    scales = np.full(codes.shape[:2], 0.1, np.float32)
+    return SmallHead(codes, scales, np.zeros(VOCABULARY, np.float32), None)
+
+
+class ToyBackbone:
+    """``reply`` of a ``ScriptedCloud``; ``other`` answers what is no session."""
+
+    def __init__(self, limit: int = 64, other: dict[str, Answer] | None = None) -> None:
+        self.limit = limit
+        self.sessions: dict[str, tuple[list[int], Wants]] = {}
+        self.other = other or {}
+        self.steps: list[Tokens] = []
+        self._last: tuple[int, Answer] | None = None
+        self._names = (f"s{number}" for number in itertools.count())
+
+    def __call__(self, request: Request) -> Answer:
+        path = urlsplit(request.path).path
+        try:
+            if path in self.other:
+                return self.other[path]
+            return self._session(request.method, path.split("/")[3:], request.body)
+        except Fault as fault:
+            return json_answer(fault.to_json(), fault.status)
+
+    def forget(self) -> None:
+        self.sessions.clear()
+        self._last = None
+
+    def _session(self, method: str, place: list[str], body: bytes) -> Answer:
+        if not place:
+            name = next(self._names)
+            self.sessions[name] = ([], SessionRequest.from_json(json.loads(body)).wants)
+            opened = {"session": name, "position": 0, "limit": self.limit, "idle_seconds": 60}
+            return json_answer(opened, 201)
+        if place[0] not in self.sessions:
+            raise SessionNotFound(session=place[0])
+        ids, wants = self.sessions[place[0]]
+        if method == "DELETE":
+            del self.sessions[place[0]]
+            return Answer(status=204)
+        if place[1] == "crop":
+            position = json.loads(body)["position"]
+            if position > len(ids):
+                raise PositionMismatch(expected=len(ids), got=position)
+            del ids[position:]
+            self._last = None
+            return json_answer({"position": position})
+        return self._step(ids, wants, body)
+
+    def _step(self, ids: list[int], wants: Wants, body: bytes) -> Answer:
+        tokens = versions.decode(body, Limits())
+        assert isinstance(tokens, Tokens)
+        if self._last is not None and self._last[0] == tokens.step:
+            return self._last[1]
+        if tokens.position != len(ids):
+            raise PositionMismatch(expected=len(ids), got=tokens.position)
+        if len(ids) + len(tokens.ids) > self.limit:
+            raise ContextExceeded(limit=self.limit, asked=len(ids) + len(tokens.ids))
+        ids += tokens.ids.tolist()
+        self.steps.append(tokens)
+        states = toy_states(ids, len(ids) - tokens.wanted, wants)
+        self._last = (tokens.step, Answer(versions.encode(states, wants.codec)))
+        return self._last[1]
+
+
+def toy_states(ids: list[int], first: int, wants: Wants) -> States:
+    """What the backbone makes of ``ids``, from position ``first`` on."""
+    rows = ids[first:]
+    final = np.zeros((len(rows), HIDDEN), np.float32)
+    for place, token in enumerate(rows):
+        final[place, (token + 1) % HIDDEN] = 1
+    plain = np.array(rows, np.float32)[None, :, None]
+    taps = np.broadcast_to(plain, (len(wants.layers), len(rows), HIDDEN)).copy()
+    return States(first, wants.layers, taps, final if wants.final else None)
