@@ -1,0 +1,106 @@
+"""The command `python -m benchmarks`: one module a benchmark, one table of them."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import exactness, overhead, training
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import usable_cores
+from benchmarks.report import Outcome, as_json, print_outcome, write_json
+from device_agent.errors import DeviceError
+from protocol.errors import Fault
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+ABOUT = """\
+Measures what the project promises, on this machine and on real text. Each benchmark starts what
+it needs, shows a table, and leaves nothing running. Compare ratios, not seconds: what is divided
+was measured in one run, in turn, while seconds move with whatever else the machine does.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One word behind `python -m benchmarks`."""
+
+    name: str
+    help: str
+    about: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Outcome]
+
+
+BENCHMARKS = tuple(
+    Benchmark(module.NAME, module.HELP, module.__doc__ or "", module.add_arguments, module.run)
+    for module in (exactness, overhead, training)
+)
+"""What can be measured. To add one: a module and a name in this row."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one benchmark; 0 when it gave its figures, 1 when it could not, 130 for Ctrl-C."""
+    args = _parser().parse_args(argv)
+    benchmark: Benchmark = args.benchmark
+    console = Console()
+    try:
+        if args.json:  # before the long work, so that a wrong path is told at once
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+        outcome = benchmark.run(args)
+        if args.json:
+            write_json(as_json(benchmark.name, outcome), args.json)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except (BenchmarkError, OSError) as error:
+        print(f"benchmark {benchmark.name}: {error}", file=sys.stderr)
+        return FAILED
+    except (DeviceError, Fault) as error:
+        print(f"benchmark {benchmark.name}: {error}. {error.hint}", file=sys.stderr)
+        return FAILED
+    print_outcome(benchmark.name, outcome, console)
+    if args.json:
+        console.print(f"written to {args.json}")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=ABOUT, formatter_class=shape
+    )
+    names = parser.add_subparsers(required=True, metavar="NAME")
+    for benchmark in BENCHMARKS:
+        one = names.add_parser(
+            benchmark.name, help=benchmark.help, description=benchmark.about, formatter_class=shape
+        )
+        _add_shared(one)
+        benchmark.add_arguments(one)
+        one.set_defaults(benchmark=benchmark)
+    return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here as JSON")
+    parser.add_argument(
+        "--backbone",
+        default="smollm2-135m-instruct",
+        metavar="NAME|FOLDER",
+        help="what `sideplug-cloud pull` takes (default smollm2-135m-instruct)",
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help='private text instead of the built-in one: JSONL, one {"text": ...} a line, '
+        "a document each",
+    )
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="for every process")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run that shows whether everything works"
+    )

@@ -1,0 +1,86 @@
+"""Each benchmark from its command to its report: on a tiny backbone, and one on the real one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from benchmarks.processes import running
+from tests.tiny import TRAINING_TEXT, tiny_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    """A tiny backbone, a cache of its own, and a private text of ten short documents."""
+    folder = tmp_path_factory.mktemp("world")
+    text = folder / "mine.jsonl"
+    documents = [" ".join(TRAINING_TEXT[i % 3 :] * 12) + f" Letter {i}." for i in range(10)]
+    text.write_text("\n".join(json.dumps({"text": one}) for one in documents))
+    return tiny_folder("llama", folder / "tiny-llama"), folder / "cache", text
+
+
+def run(name, report, *words, cache=None):
+    extra = {"SIDEPLUG_CACHE": str(cache)} if cache else {}
+    command = [sys.executable, "-m", "benchmarks", name, "--json", str(report), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Not subprocess.run: when a test runs out of time it would leave the benchmark's own children.
+    with running(command, extra, **pipes) as process:
+        shown, said = process.communicate()
+    assert process.returncode == 0, said
+    assert psutil.Process().children(recursive=True) == []
+    return json.loads(report.read_text()), shown
+
+
+def words(world):
+    backbone, _, text = world
+    return ("--quick", "--threads", "1", "--backbone", str(backbone), "--text", str(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [("exactness", {"identical", "prompts"}), ("overhead", {"ratio", "taps_overhead"})],
+)
+def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path, name, figures):
+    report, shown = run(name, tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert figures <= report.keys()
+    assert figures <= report["results"].keys()
+    assert all(figure in shown for figure in figures)
+
+
+def test_the_arms_of_training_score_the_same_tokens(small_world, tmp_path):
+    report, _ = run("training", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert {"gain_share", "cpu_ratio", "memory_ratio", "device_peak_mb"} <= report.keys()
+    arms = report["results"]["arms"]
+    assert arms["device"]["seeds"][0]["tokens"] == arms["lora"]["seeds"][0]["tokens"]
+    assert arms["device"]["test_nll"] < arms["frozen"]["test_nll"]
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_leaves_nothing_running_and_writes_nothing(small_world, tmp_path):
+    file = tmp_path / "it.json"
+    command = [sys.executable, "-m", "benchmarks", "exactness", "--json", str(file)]
+    extra = {"SIDEPLUG_CACHE": str(small_world[1])}
+    # A group of its own: that is what a terminal interrupts.
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with running([*command, *words(small_world)], extra, **options) as process:
+        while "generating" not in process.stderr.readline():
+            assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert len(family) >= 2
+    assert not any(member.is_running() for member in family)
+    assert not file.exists()
+
+
+def test_the_split_default_backbone_says_what_the_whole_one_says(tmp_path):
+    some = ("--prompts", "3", "--new-tokens", "16", "--windows", "1")
+    report, _ = run("exactness", tmp_path / "report.json", *some)
+    assert report["identical"] == report["prompts"] == 3
+    assert report["results"]["codecs"]["f32"]["kl"] < 1e-3
