@@ -1,6 +1,7 @@
 """The command `python -m benchmarks`: one module a benchmark, one table of them."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from benchmarks.report import Outcome, as_json, print_outcome, write_json
 from device_agent.errors import DeviceError
 from protocol.errors import Fault
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
+OK, FAILED, INTERRUPTED, ENDED = 0, 1, 130, 143
 
 ABOUT = """\
 Measures what the project promises, on this machine and on real text. Each benchmark starts what
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     benchmark: Benchmark = args.benchmark
     console = Console()
+    # Without this a request to end would leave behind what the benchmark has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
     try:
         if args.json:  # before the long work, so that a wrong path is told at once
             args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,8 @@ class Device:
     threads: int
     prefix: int | None = None
     """Most tokens of the personal prefix; None for the device's own default."""
+    command: tuple[str, ...] = DEVICE
+    """How the device's commands are started; another interpreter has another one."""
 
     def run(self, *words: str) -> Measured:
         """
@@ -70,7 +72,7 @@ class Device:
         }
         if self.prefix is not None:
             settings["SIDEPLUG_PREFIX"] = str(self.prefix)
-        return measured([*DEVICE, *words, "--json"], settings)
+        return measured([*self.command, *words, "--json"], settings)
 
 
 def pull(source: str) -> Backbone:

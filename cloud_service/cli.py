@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CloudError as error:
         print(f"sideplug-cloud: {error.sentence}.", error.hint, file=sys.stderr)
         return 2 if isinstance(error, BadSetting) else 1
+    except OSError as error:
+        print(f"sideplug-cloud: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("sideplug-cloud: stopped", file=sys.stderr)
         return 130

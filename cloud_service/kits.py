@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -163,6 +164,7 @@ async def _compile_apart(recipe: str, cache: Path, backbone: str) -> str:
     command = [*COMPILER, recipe, "--background", "--backbone", backbone, "--cache", str(cache)]
     process = await asyncio.create_subprocess_exec(
         *command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

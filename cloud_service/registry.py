@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,12 +135,31 @@ class Registry:
                 yield _read(note.parent)
 
     def admit(self, made: Path, record: Record) -> Pulled:
-        """Write the record into a finished folder and give it its name, in one move."""
+        """
+        Write the record into a finished folder and give it its name, in one move.
+
+        Raises:
+            BackboneDamaged: A folder of that name is there and holds no backbone.
+
+        """
         note = made / NOTE
         note.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), "utf-8")
+        for file in made.iterdir():
+            _to_disk(file)
         final = self.folder(record.name)
-        os.replace(made, final)
+        try:
+            os.replace(made, final)
+        except OSError:
+            # Somebody else has pulled it meanwhile, or something is in the way.
+            found = _read(final)
+            shutil.rmtree(made)
+            return found
         return Pulled(record, final)
+
+
+def _to_disk(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def _read(folder: Path) -> Pulled:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from cloud_service.backbones.base import Backbone
+from cloud_service.errors import CloudError
 from cloud_service.metrics import Metrics
 from protocol.errors import Loading, Overloaded
 
@@ -134,7 +135,9 @@ class Runner:
             self._metrics.ready.set(1)
         except Exception as error:
             self.error, self.state = error, State.FAILED
-            log.exception("the backbone could not be loaded")
+            # A sentence for a person needs no stack.
+            stack = None if isinstance(error, CloudError) else error
+            log.error("the backbone could not be loaded: %s", error, exc_info=stack)
         self.on_loaded()
         if self._backbone is not None:
             self._run_all(self._backbone)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cloud_service.backbones.base import Backbone
 from cloud_service.backbones.causal import CausalBackbone
-from cloud_service.backbones.loading import load_model
+from cloud_service.backbones.loading import fastest_dtype, load_model
 from cloud_service.kits import Kits
 from cloud_service.metrics import Metrics
 from cloud_service.registry import Pulled, Registry
@@ -39,11 +39,12 @@ def build(settings: Settings) -> Service:
     """
     settings.require_safe_address()
     pulled = Registry(settings.cache).find(settings.backbone)
-    facts = pulled.record.facts(settings.dtype)
+    dtype = fastest_dtype() if settings.dtype == "auto" else settings.dtype
+    facts = pulled.record.facts(dtype)
     metrics = Metrics()
 
     def load() -> Backbone:
-        return CausalBackbone(load_model(pulled.folder, settings.dtype), facts)
+        return CausalBackbone(load_model(pulled.folder, dtype), facts)
 
     return Service(
         settings=settings,

@@ -15,7 +15,7 @@ from cloud_service.errors import BadSetting
 
 PREFIX = "SIDEPLUG_CLOUD_"
 CACHE_VARIABLE = "SIDEPLUG_CACHE"
-DTYPES = ("f32", "bf16")
+DTYPES = ("auto", "f32", "bf16")
 
 _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -39,7 +39,10 @@ class Settings:
     insecure: bool = _setting(
         False, "listen to the network without keys and TLS: anyone may use it"
     )
-    dtype: str = _setting("f32", "numbers the backbone computes in: f32, or bf16 (faster, rounded)")
+    dtype: str = _setting(
+        "auto",
+        "numbers the backbone computes in: f32, bf16 (rounded), or auto: bf16 where it is faster",
+    )
     threads: int = _setting(0, "threads of the model; 0 takes one a core")
     recipe: tuple[str, ...] = _setting(("ladder",), "recipe whose kit is offered; may be repeated")
     sessions: int = _setting(64, "sessions at a time")

@@ -75,14 +75,14 @@ def _costs(outcome: Outcome) -> Table:
 def _draw(outcome: Outcome, path: Path) -> None:
     figure, (curve, bars) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     history = outcome.training["history"]
-    curve.plot([h["step"] for h in history], [h["loss"] for h in history], label="training")
+    curve.plot([h["epoch"] for h in history], [h["loss"] for h in history], label="training")
     curve.plot(
-        [h["step"] for h in history],
-        [h["validation_nll"] for h in history],
+        [h["epoch"] for h in history],
+        [h["validation"] for h in history],
         marker="o",
         label="validation",
     )
-    curve.set(title="Loss on the device", xlabel="step", ylabel="nats per token")
+    curve.set(title="Loss on the device", xlabel="epoch", ylabel="nats per token")
     curve.legend(frameon=False)
     base, plugin = outcome.evaluation["base"], outcome.evaluation["plugin"]
     names, before, after = ["perplexity"], [base["perplexity"]], [plugin["perplexity"]]

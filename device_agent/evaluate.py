@@ -13,7 +13,7 @@ from device_agent.vocabulary import log_sum_exp, soft_capped
 from protocol.kit import KitManifest
 from protocol.messages import States
 
-TOKENS = 1024
+TOKENS = 512
 """States at a time that pass through the vocabulary."""
 
 READ = 256

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from device_agent.arithmetic import arithmetic_threads
 from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
 from device_agent.errors import DeviceError
@@ -81,7 +82,7 @@ class Lesson:
             "best_epoch": course.best_epoch,
             "steps": self.trained.steps,
             "seconds": self.seconds,
-            "cpu_seconds": time.process_time(),
+            "cpu_seconds": self.trained.earlier_cpu_seconds + time.process_time(),
             "cpu_seconds_to_best": course.cpu_seconds_to_best,
             "features": {
                 "texts": fetched.texts,
@@ -115,7 +116,7 @@ def learn(
     """
     home = link.settings.home
     return_large_blocks()
-    with training_lock(home):
+    with training_lock(home), arithmetic_threads(link.settings.threads):
         started = time.monotonic()
         examples = link.store.examples()
         if not examples:
@@ -139,7 +140,8 @@ def learn(
         if not stopped:
             path.unlink(missing_ok=True)
         journal.close("stopped" if stopped else "done")
-        return replace(lesson, seconds=time.monotonic() - started)
+        seconds = lesson.trained.earlier_seconds + time.monotonic() - started
+        return replace(lesson, seconds=seconds)
 
 
 def _train(

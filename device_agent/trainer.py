@@ -81,6 +81,9 @@ class Trained:
     ending: Ending
     steps: int
     resumed: bool
+    earlier_seconds: float
+    """Of the processes that were interrupted, until their last checkpoint."""
+    earlier_cpu_seconds: float
 
 
 class Trainer:
@@ -145,7 +148,7 @@ class Trainer:
             self._validate(on_progress)
         done = self._course.epoch * self._batches + self._course.step
         weights = self._best or self._copy()
-        return Trained(weights, self._course, ending, done, resumed=found is not None)
+        return Trained(weights, self._course, ending, done, found is not None, *self._earlier)
 
     # --- the beginning ---
 

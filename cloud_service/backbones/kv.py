@@ -23,9 +23,12 @@ class KvLayer(CacheLayerMixin):
 
     is_croppable = True
     supports_early_init = False
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, window: int | None) -> None:
         super().__init__()
+        self.keys = self.values = torch.empty(1, 0, 0, 0)
         self.window = window
         self.is_sliding = window is not None
         self.length = 0
@@ -33,12 +36,12 @@ class KvLayer(CacheLayerMixin):
     @property
     def capacity(self) -> int:
         """Positions for which memory is held."""
-        return 0 if self.keys is None else int(self.keys.shape[2])
+        return int(self.keys.shape[2])
 
     @property
     def bytes(self) -> int:
         """Bytes of memory held."""
-        return sum(t.nbytes for t in (self.keys, self.values) if t is not None)
+        return self.keys.nbytes + self.values.nbytes
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take the shapes from the first states that come."""
@@ -49,18 +52,17 @@ class KvLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append T positions, return all that the new ones may look at, themselves included."""
-        if self.keys is None:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         count = key_states.shape[2]
         end = self.length + count
         if end > self.capacity:
             self._resize(end)
-        keys, values = self._held()
-        keys[:, :, self.length : end] = key_states
-        values[:, :, self.length : end] = value_states
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
         start = self.length - self._visible()
         self.length = end
-        return keys[:, :, start:end], values[:, :, start:end]
+        return self.keys[:, :, start:end], self.values[:, :, start:end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return how many positions the next pass looks at, and the first one's number."""
@@ -84,13 +86,8 @@ class KvLayer(CacheLayerMixin):
     def _visible(self) -> int:
         return self.length if self.window is None else min(self.length, self.window - 1)
 
-    def _held(self) -> tuple[Tensor, Tensor]:
-        if self.keys is None or self.values is None:
-            raise RuntimeError("nothing has been written to this layer")
-        return self.keys, self.values
-
     def _resize(self, length: int) -> None:
-        self.keys, self.values = (self._moved(held, length) for held in self._held())
+        self.keys, self.values = self._moved(self.keys, length), self._moved(self.values, length)
 
     def _moved(self, held: Tensor, length: int) -> Tensor:
         shape = (*held.shape[:2], _rounded(length), held.shape[3])

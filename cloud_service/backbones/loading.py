@@ -20,6 +20,12 @@ DTYPES: dict[str, torch.dtype | str] = {
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+def fastest_dtype() -> str:
+    """bf16 where the processor multiplies in it, else f32: emulated, bf16 is many times slower."""
+    capable = torch.cpu.get_capabilities()
+    return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "f32"
+
+
 def load_model(folder: Path, dtype: str) -> PreTrainedModel:
     """
     Load a model: safetensors only, nobody's code, nothing fetched.

@@ -31,6 +31,7 @@ LIBRARIES = {
     "jinja2": (3, 1, 6),
     "platformdirs": (4, 2),
     "tqdm": (4, 66),
+    "threadpoolctl": (3, 5),
 }
 """Oldest version of each library that will do."""
 

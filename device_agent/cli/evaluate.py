@@ -10,6 +10,7 @@ honest only for text that the plugin was not trained on.
 import argparse
 from pathlib import Path
 
+from device_agent.arithmetic import arithmetic_threads
 from device_agent.batches import FeatureRows
 from device_agent.cli import OK, print_json
 from device_agent.corpus import cache_of, matching_kit, tokens_of
@@ -62,11 +63,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         prefixed = [behind(text, version.prefix) for text in texts] if version else []
         fetch(lambda: link.cloud, cache, [*texts, *prefixed])
     head, bare = Head(kit, settings.threads), FeatureRows(cache, texts)
-    if version is None:
-        found = evaluate(kit.manifest, head, None, bare)
-    else:
-        plugin = SidePlugin(kit, version.weights(), settings.threads)
-        found = compare(kit.manifest, head, plugin, bare, FeatureRows(cache, prefixed))
+    with arithmetic_threads(settings.threads):
+        if version is None:
+            found = evaluate(kit.manifest, head, None, bare)
+        else:
+            plugin = SidePlugin(kit, version.weights(), settings.threads)
+            found = compare(kit.manifest, head, plugin, bare, FeatureRows(cache, prefixed))
     _tell(args, version, found)
     return OK
 

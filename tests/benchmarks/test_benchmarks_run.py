@@ -62,7 +62,15 @@ def test_the_arms_of_training_score_the_same_tokens(small_world, tmp_path):
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_ctrl_c_leaves_nothing_running_and_writes_nothing(small_world, tmp_path):
+@pytest.mark.parametrize(
+    ("interrupt", "code"),
+    [
+        (lambda pid: os.killpg(pid, signal.SIGINT), 130),
+        (lambda pid: os.kill(pid, signal.SIGTERM), 143),
+    ],
+    ids=["ctrl-c", "terminated"],
+)
+def test_an_early_end_leaves_nothing_running(small_world, tmp_path, interrupt, code):
     file = tmp_path / "it.json"
     command = [sys.executable, "-m", "benchmarks", "exactness", "--json", str(file)]
     extra = {"SIDEPLUG_CACHE": str(small_world[1])}
@@ -72,8 +80,8 @@ def test_ctrl_c_leaves_nothing_running_and_writes_nothing(small_world, tmp_path)
         while "generating" not in process.stderr.readline():
             assert process.poll() is None
         family = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        interrupt(process.pid)
+        assert process.wait(60) == code
     assert len(family) >= 2
     assert not any(member.is_running() for member in family)
     assert not file.exists()

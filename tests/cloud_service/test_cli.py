@@ -109,6 +109,15 @@ def test_a_port_that_is_taken_is_named(cache, pulled_of, capsys):
     assert f"port {port} of 127.0.0.1 cannot be listened on" in capsys.readouterr().err
 
 
+def test_a_disk_that_fails_is_one_sentence(monkeypatch, tmp_path, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cloud_service.pull.pull", full)
+    assert main(["pull", "smollm2-135m-instruct", "--cache", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "sideplug-cloud: [Errno 28] No space left on device\n"
+
+
 def test_ctrl_c_is_130(monkeypatch, tmp_path, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt

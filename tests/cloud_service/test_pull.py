@@ -87,6 +87,22 @@ def test_an_error_while_writing_leaves_nothing_behind(folder_of, registry, monke
     assert list(registry.root.iterdir()) == []
 
 
+def test_two_pulls_at_once_keep_one(folder_of, registry):
+    first = pull(str(folder_of("llama")), registry, Said())
+    made = registry.root / ".made"
+    shutil.copytree(first.folder, made)
+    assert registry.admit(made, first.record) == first
+    assert [folder.name for folder in registry.root.iterdir()] == ["llama"]
+
+
+def test_what_is_in_the_way_is_not_overwritten(folder_of, registry):
+    (registry.root / "llama").mkdir(parents=True)
+    (registry.root / "llama" / "mine.txt").write_text("mine")
+    with pytest.raises(BackboneDamaged, match="llama"):
+        pull(str(folder_of("llama")), registry, Said())
+    assert [folder.name for folder in registry.root.iterdir()] == ["llama"]
+
+
 def test_what_is_no_source_is_refused_with_what_is(registry):
     with pytest.raises(PullFailed, match="smollm2-135m-instruct"):
         pull("smollm3", registry, Said())

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from cloud_service.errors import BackboneRefused
 from cloud_service.metrics import Metrics
 from cloud_service.runner import Priority, Runner, State
 from protocol.errors import Loading, Overloaded
@@ -135,6 +136,19 @@ def test_a_backbone_that_cannot_be_loaded_is_reported(caplog):
     assert "could not be loaded" in caplog.text
     with pytest.raises(Loading):
         runner.require_ready()
+    runner.stop()
+
+
+def test_a_backbone_that_is_refused_is_reported_without_a_stack(caplog):
+    def load():
+        raise BackboneRefused("it is quantised")
+
+    runner, told = Runner(load, Metrics(), threads=1, queue=1), threading.Event()
+    runner.on_loaded = told.set
+    runner.start()
+    assert told.wait(10)
+    assert "it is quantised" in caplog.text
+    assert "Traceback" not in caplog.text
     runner.stop()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import onnx
@@ -21,6 +21,7 @@ from device_agent.kits import Kit
 from device_agent.settings import Settings
 from device_agent.tap_cache import TapCache
 from protocol import versions
+from protocol.errors import SessionNotFound
 from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
 from protocol.limits import Limits
 from protocol.messages import States, Tokens, Wants
@@ -36,6 +37,7 @@ from tests.device_agent.small_kit import (
     small_facts,
     write_kit,
 )
+from tests.device_agent.toy_backbone import ToyBackbone
 
 SHORTLIST, NEGATIVES = 40, 8
 SCHEDULE = Schedule(
@@ -98,16 +100,17 @@ def filled_cache(folder: Path, kit: Kit, texts: list, head: SmallHead | None = N
 class TeachingCloud(ScriptedCloud):
     """Facts, a letter tokenizer, the teaching kit, and features; counts what it was asked to read."""
 
-    def __init__(self, folder: Path, kit_id: str = "teaching-1") -> None:
+    def __init__(self, folder: Path, positions: int = 32) -> None:
         tokenizer = letter_tokenizer_json()
         sha256 = hashlib.sha256(tokenizer).hexdigest()
         self.head = random_head()
-        kit = teaching_kit(folder, self.head, kit_id)
+        kit = teaching_kit(folder, self.head)
         self.manifest = replace(kit.manifest, tokenizer_sha256=sha256)
         self.facts = small_facts(
-            tokenizer_sha256=sha256, chat_template=TEMPLATE, stop_tokens=(25,), positions=32
+            tokenizer_sha256=sha256, chat_template=TEMPLATE, stop_tokens=(25,), positions=positions
         )
         self.read: list[bytes] = []
+        self.sessions = ToyBackbone(limit=positions)
         self._static = {
             "/v1/backbone": json_answer(self.facts.to_json()),
             "/v1/tokenizer": Answer(tokenizer),
@@ -129,10 +132,16 @@ class TeachingCloud(ScriptedCloud):
             ]
 
     def _reply(self, request: Request) -> Answer:
-        path = urlsplit(request.path).path
-        if path == "/v1/features":
+        address = urlsplit(request.path)
+        if address.path == "/v1/features":
+            behind = parse_qs(address.query).get("behind", [""])[0]
+            if behind and behind not in self.sessions.sessions:
+                fault = SessionNotFound(session=behind)
+                return json_answer(fault.to_json(), fault.status)
             return Answer(b"".join(self.features_of(request.body)))
-        return self._static[path]
+        if address.path.startswith("/v1/sessions"):
+            return self.sessions(request)
+        return self._static[address.path]
 
     def features_of(self, body: bytes) -> Iterator[bytes]:
         """A STATES frame for each TOKENS frame."""
@@ -141,20 +150,24 @@ class TeachingCloud(ScriptedCloud):
             tokens = versions.decode(frame, Limits())
             assert isinstance(tokens, Tokens)
             self.read.append(tokens.ids.tobytes())
-            first = len(tokens.ids) - tokens.wanted
+            cut = len(tokens.ids) - tokens.wanted
             whole = states_of(tokens.ids, self.head)
             assert whole.final is not None
             assert whole.log_z is not None
-            yield versions.encode(
-                States(first, whole.layers, whole.taps[:, first:], whole.final[first:], whole.log_z[first:]),
-                "f16",
-            )  # fmt: skip
+            states = States(
+                tokens.position + cut,
+                whole.layers,
+                whole.taps[:, cut:],
+                whole.final[cut:],
+                whole.log_z[cut:],
+            )
+            yield versions.encode(states, "f16")
 
 
 @contextmanager
-def teaching_home(folder: Path) -> Iterator[tuple[TeachingCloud, Settings]]:
+def teaching_home(folder: Path, positions: int = 32) -> Iterator[tuple[TeachingCloud, Settings]]:
     """A serving cloud, and the settings of an empty home that knows it."""
-    cloud = TeachingCloud(folder / "cloud")
+    cloud = TeachingCloud(folder / "cloud", positions)
     with cloud.serving():
         yield cloud, settings_of(folder / "home", cloud.url)
 

@@ -235,6 +235,18 @@ def test_a_training_that_fails_is_noted(world):
         assert store.last_job().state == "failed"
 
 
+def test_behind_a_prefix_everything_is_learned_as_well(tmp_path):
+    with teaching_home(tmp_path, positions=96) as (cloud, settings):
+        give(settings, ALPHABET)
+        lesson = train(replace(settings, prefix=64))
+    assert len(lesson.version.prefix) == 48, "never more than half of the context"
+    assert lesson.after < lesson.base
+    assert lesson.to_json()["validation"]["prefix"] == lesson.prefix
+    assert lesson.version.card["evaluation"]["prefix"]["nll"] == lesson.prefix
+    assert len(cloud.sessions.steps) == 2, "each half of the text has its own"
+    assert lesson.version.prefix.tolist() in [step.ids.tolist() for step in cloud.sessions.steps]
+
+
 # --- killed ---
 
 
@@ -288,6 +300,8 @@ def test_a_training_that_is_killed_again_and_again_ends_as_if_it_had_not_been(wo
     out, err = start(settings).communicate(timeout=120)
     told = json.loads(out)
     assert told["resumed"], err
+    assert told["cpu_seconds"] >= told["cpu_seconds_to_best"]
+    assert told["seconds"] >= told["history"][-1]["seconds"]
     plain, _ = start(other).communicate(timeout=120)
     expected = json.loads(plain)
     assert (weights(settings) == weights(other)).all()

@@ -1,6 +1,7 @@
 """learn, train, plugins and evaluate as a person gives them."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -216,3 +217,12 @@ def test_words_that_are_missing_or_too_many_are_wrong_usage(sideplug, capsys, wo
         cli.main(["plugins", *words])
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_on_a_terminal_there_are_bars(sideplug, notes, monkeypatch):
+    sideplug("learn", notes)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    code, _, err = sideplug("train")
+    assert code == 0
+    for task in ("kit: ", "features: ", "training: ", "epoch 3 of 3"):
+        assert task in err

@@ -54,6 +54,7 @@ class ToyBackbone:
     def _session(self, method: str, place: list[str], body: bytes) -> Answer:
         if not place:
             name = next(self._names)
+            self._last = None
             self.sessions[name] = ([], SessionRequest.from_json(json.loads(body)).wants)
             opened = {"session": name, "position": 0, "limit": self.limit, "idle_seconds": 60}
             return json_answer(opened, 201)
