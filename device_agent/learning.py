@@ -10,6 +10,7 @@ from pathlib import Path
 from device_agent.arithmetic import arithmetic_threads
 from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
+from device_agent.course import Progress, Trained
 from device_agent.errors import DeviceError
 from device_agent.evaluate import Evaluation, compare, evaluate
 from device_agent.examples import WINDOW
@@ -21,13 +22,17 @@ from device_agent.memory_use import peak_memory
 from device_agent.plugins import PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX
 from device_agent.side_plugin import SidePlugin
-from device_agent.store import JobState, training_lock
-from device_agent.trainer import Progress, Trained, Trainer
+from device_agent.store import JobState
+from device_agent.trainer import Trainer
+from device_agent.training_lock import training_lock
 from device_agent.training_options import TrainingOptions
 from device_agent.watcher import Watcher
 
 CARD_TOKENS = 4096
 """About how many held-out tokens the final evaluation scores."""
+
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""How long features are kept that nothing has used."""
 
 JOB_SECONDS = 2.0
 """How often the job's progress is noted."""
@@ -136,6 +141,7 @@ def learn(
         except BaseException:
             journal.close("failed")
             raise
+        corpus.cache.sweep(time.time() - KEPT_SECONDS)
         stopped = lesson.trained.ending in ("stopped", "time")
         if not stopped:
             path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def crossed(windows: Sequence[Encoded], budget: int) -> Prefixed:
         windows: Of the training examples, in order.
         budget: Most tokens of a prefix; 0 for none.
     """
-    middle = len(windows) // 2
+    middle = _middle(windows)
     older, newer = windows[:middle], windows[middle:]
     from_older, from_newer = _prefix(older, budget), _prefix(newer, budget)
     if min(len(from_older), len(from_newer)) < LEAST:
@@ -51,6 +51,12 @@ def crossed(windows: Sequence[Encoded], budget: int) -> Prefixed:
     behind_newer = [behind(window, from_newer) for window in older]
     behind_older = [behind(window, from_older) for window in newer]
     return Prefixed(from_newer, behind_newer + behind_older)
+
+
+def _middle(windows: Sequence[Encoded]) -> int:
+    """Where half of what documents hold has passed: each side needs documents to make a prefix of."""
+    sizes = np.cumsum([len(window.ids) if window.document else 0 for window in windows])
+    return int(np.searchsorted(sizes, sizes[-1] / 2)) + 1
 
 
 def behind(window: Encoded, prefix: Ids) -> Encoded:

@@ -80,15 +80,6 @@ class StoreTooNew(DeviceError):
         super().__init__(f"{path} has layout {found}; this release knows layouts up to {known}")
 
 
-class AlreadyTraining(DeviceError):
-    """Another process trains in the same home folder."""
-
-    hint = "Wait for it, or stop it; it keeps what it has learned."
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(f"another training run is going on in {home}")
-
-
 @dataclass(frozen=True, slots=True)
 class StoredExample:
     """An example and where it came from."""
@@ -297,25 +288,3 @@ class Store:
             raise StoreUnavailable(self._path, str(error)) from error
         except sqlite3.DatabaseError as error:
             raise StoreDamaged(self._path, str(error)) from error
-
-
-@contextmanager
-def training_lock(home: Path) -> Iterator[None]:
-    """Hold the right to train in ``home``.
-
-    It is a lock on an SQLite file, because the system releases that one on every platform when its
-    owner dies, however it dies.
-
-    Raises:
-        AlreadyTraining: Another process holds it.
-    """
-    db = sqlite3.connect(make_folder(home) / "training.lock", timeout=0, isolation_level=None)
-    try:
-        db.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        db.close()
-        raise AlreadyTraining(home) from error
-    try:
-        yield
-    finally:
-        db.close()

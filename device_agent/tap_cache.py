@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -154,7 +155,7 @@ class TapCache:
         return self._folder / name[:2] / f"{name}.taps"
 
     def holds(self, ids: NDArray[np.uint32], first: int = 0) -> bool:
-        """Whether the features are there and sound; a damaged file is deleted."""
+        """Whether the features are there and sound, from now on used anew; a damaged file is deleted."""
         path, key = self.path(ids, first), self._key(ids, first)
         try:
             with path.open("rb") as file:
@@ -162,6 +163,7 @@ class TapCache:
                 found = 0
                 while chunk := file.read(_CHUNK):
                     found = zlib.crc32(chunk, found)
+            os.utime(path)
         except FileNotFoundError:
             return False
         except DamagedFeatures:
@@ -205,6 +207,16 @@ class TapCache:
             zlib.crc32(body), self._key(ids, first),
         )  # fmt: skip
         write_whole(self.path(ids, first), header + body)
+
+    def sweep(self, before: float) -> int:
+        """Delete what was last used before a time, in seconds since 1970; gives how many files.
+
+        Features of texts that changed, or that stood behind another prefix, are of no use any more.
+        """
+        old = [path for path in self._folder.glob("*/*") if path.stat().st_mtime < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     def _key(self, ids: NDArray[np.uint32], first: int) -> bytes:
         digest = hashlib.sha256(self._about)

@@ -4,11 +4,12 @@ A run is a function of its inputs: the order comes from seed and epoch, masks an
 and step. So a run that was killed goes on from its checkpoint and ends as if nothing had happened.
 """
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from device_agent import checkpoint
 from device_agent.batches import FeatureRows, Order, Run, batch_size
 from device_agent.checkpoint import Checkpoint
+from device_agent.course import Course, Ending, Named, Progress, Trained
+from device_agent.errors import DeviceError
 from device_agent.evaluate import evaluate
 from device_agent.head import Head
 from device_agent.kits import Kit
@@ -28,62 +31,14 @@ from device_agent.vocabulary import mean_probability
 SAMPLED = 512
 """Positions at which the backbone's favourites are looked up."""
 
-Named = dict[str, NDArray[np.float32]]
-Ending = Literal["finished", "patience", "stopped", "time"]
 
+class Diverged(DeviceError):
+    """The loss is no number any more."""
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
+    hint = "Choose a lower --rate."
 
-    epoch: int
-    """Counted from 1."""
-    epochs: int
-    step: int
-    """Of the whole run, counted from 1."""
-    steps: int
-    loss: float
-    """Of the step; of the epoch when ``validation`` is set."""
-    validation: float | None
-    """Negative log-likelihood of the held-out tokens, after an epoch."""
-    seconds_left: float
-
-
-@dataclass(slots=True)
-class Course:
-    """What a run has to remember besides its arrays; JSON in the checkpoint."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    step: int = 0
-    """Steps done in the epoch that is going on."""
-    loss_sum: float = 0.0
-    """Of these steps."""
-    stale: int = 0
-    """Epochs since the best."""
-    best: float | None = None
-    """Lowest validation so far."""
-    best_epoch: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    """Of the process, from its start."""
-    cpu_seconds_to_best: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a run gave."""
-
-    weights: Named
-    """The best of the run by validation."""
-    course: Course
-    ending: Ending
-    steps: int
-    resumed: bool
-    earlier_seconds: float
-    """Of the processes that were interrupted, until their last checkpoint."""
-    earlier_cpu_seconds: float
+    def __init__(self, step: int) -> None:
+        super().__init__(f"training went astray at step {step}: the loss is no number any more")
 
 
 class Trainer:
@@ -134,11 +89,12 @@ class Trainer:
         Raises:
             DamagedCheckpoint: The checkpoint is not what was written.
             DamagedFeatures: Features that were fetched are not there any more.
+            Diverged: The rate is too high for this text.
         """
         found = checkpoint.load(self._path)
-        if found is not None and found.run != self._run:
-            found = None
-        self._begin(found)
+        resumed = found is not None and found.run == self._run
+        self._begin(found if resumed else None)
+        del found
         ending: Ending | None = None
         while ending is None:
             ending = self._epoch(on_progress, stop)
@@ -148,7 +104,7 @@ class Trainer:
             self._validate(on_progress)
         done = self._course.epoch * self._batches + self._course.step
         weights = self._best or self._copy()
-        return Trained(weights, self._course, ending, done, found is not None, *self._earlier)
+        return Trained(weights, self._course, ending, done, resumed, *self._earlier)
 
     # --- the beginning ---
 
@@ -237,6 +193,8 @@ class Trainer:
         if "mask" in inputs:
             fill_mask(inputs["mask"], self._kit.manifest.dropout, rng)
         loss, _ = self._step.run(count)
+        if not math.isfinite(loss):
+            raise Diverged(count)
         return loss
 
     def _validate(self, on_progress: Callable[[Progress], None]) -> None:
@@ -244,7 +202,9 @@ class Trainer:
         course = self._course
         plugin = SidePlugin(self._kit, self._step.weights(), self._options.threads)
         scored = evaluate(self._kit.manifest, self._head, plugin, self._validation)
-        found = float("inf") if scored.plugin is None else scored.plugin
+        found = math.inf if scored.plugin is None else scored.plugin
+        if not math.isfinite(found):
+            raise Diverged(course.epoch * self._batches + course.step)
         course.seconds, course.cpu_seconds = self._seconds(), self._cpu_seconds()
         loss = course.loss_sum / course.step
         course.stale += 1

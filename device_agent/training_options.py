@@ -46,7 +46,7 @@ class TrainingOptions:
     """How much work a sudden end may cost."""
 
     max_seconds: float = 0.0
-    """Training ends after so long, validation not counted; 0 stands for no limit."""
+    """Training ends after about so long; 0 stands for no limit."""
 
     def __post_init__(self) -> None:
         least = {

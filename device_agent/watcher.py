@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-from device_agent.trainer import Progress
+from device_agent.course import Progress
 
 
 class Watcher:

@@ -1,5 +1,6 @@
 """The LM head: logits of final states, a few rows at a time, and only when somebody asks."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,15 @@ from protocol.messages import Candidates, Floats
 LOGIT_BYTES = 64 * 2**20
 """Memory for logits, whatever the text is long. Fewer rows at a time would cost more: each product
 arranges the whole head for the processor once more."""
+ROWS = 16
+"""Rows whose logits are looked at together: few enough for the processor's cache."""
+SPAN = 64
+"""Neighbouring logits that are searched as one."""
+NEAR = 3.0
+"""How far below a row's largest logit a rounded one is still computed anew. Measured on text, the
+error of log Z falls from 0.02 to 0.001; what is further below is so much that errors cancel."""
+MOST_NEAR = 32
+"""Where a row has more of them than this, none weighs much, and their errors cancel as well."""
 
 
 class Head:
@@ -20,12 +30,14 @@ class Head:
 
     def __init__(self, projection: nn.Linear, softcap: float | None) -> None:
         self._projection = projection
-        self._bias = projection.bias
         self._softcap = softcap
         weight = projection.weight
         rows = max(1, LOGIT_BYTES // (weight.element_size() * self.vocabulary))
         # Kept: taking it anew each time costs as much as filling it. It is not touched until then.
         self._logits = torch.empty(rows, self.vocabulary, dtype=weight.dtype)
+        # Filled up to whole spans with what is never the largest.
+        spans = -(-self.vocabulary // SPAN)
+        self._exact = torch.full((ROWS, spans * SPAN), -math.inf)
 
     @property
     def vocabulary(self) -> int:
@@ -33,8 +45,8 @@ class Head:
         return self._projection.out_features
 
     def logits(self, final: Tensor) -> Tensor:
-        """Return float32 logits (T, V) of final states (T, H)."""
-        return self._capped(self._projection(final))
+        """Return float32 logits (T, V) of final states (T, H), as the model itself rounds them."""
+        return self._capped(self._projection(final).float())
 
     def read(
         self, final: Tensor, log_z: bool, count: int
@@ -43,26 +55,52 @@ class Head:
         if not log_z and not count:
             return None, None
         sums, values, ids = [], [], []
-        for logits in self._rows(final):
+        for logits in self._blocks(final):
             if log_z:
                 sums.append(torch.logsumexp(logits, dim=-1))
             if count:
-                best = torch.topk(logits, count)
+                best = torch.topk(logits, count, dim=-1)
                 values.append(best.values)
                 ids.append(best.indices)
         return _joined(sums) if log_z else None, _candidates(ids, values) if count else None
 
-    def _rows(self, final: Tensor) -> Iterator[Tensor]:
-        """Yield the logits (V,) of one row after another: one row stays in the processor's cache."""
-        pieces = -(-len(final) // len(self._logits))
-        for piece in final.tensor_split(pieces):
+    def _blocks(self, final: Tensor) -> Iterator[Tensor]:
+        """Yield float32 logits (n, V) of up to ``ROWS`` rows after another."""
+        weight, bias = self._projection.weight, self._projection.bias
+        for piece in final.tensor_split(-(-len(final) // len(self._logits))):
             held = self._logits[: len(piece)]
-            torch.mm(piece, self._projection.weight.T, out=held)
-            for row in held:
-                yield self._capped(row if self._bias is None else row + self._bias)
+            torch.mm(piece, weight.T, out=held)
+            for states, products in zip(piece.split(ROWS), held.split(ROWS), strict=True):
+                exact = products if self._is_exact else self._unrounded(states, products)
+                yield self._capped(exact if bias is None else exact + bias.float())
+
+    @property
+    def _is_exact(self) -> bool:
+        return self._projection.weight.dtype is torch.float32
+
+    def _unrounded(self, states: Tensor, products: Tensor) -> Tensor:
+        """
+        Return rounded products (n, V) as float32, those near each row's largest computed anew.
+
+        Finds them in two strides, which is ten times faster than one: first the spans of
+        neighbours with such a product, then the products within.
+        """
+        count, width = products.shape
+        exact = self._exact[:count]
+        exact[:, :width] = products
+        grouped = exact.view(count, -1, SPAN)
+        tops = grouped.amax(-1)  # (n, spans)
+        bounds = tops.amax(-1, keepdim=True) - NEAR  # (n, 1)
+        rows, spans = torch.nonzero(tops > bounds, as_tuple=True)
+        hits, within = torch.nonzero(grouped[rows, spans] > bounds[rows], as_tuple=True)
+        rows, columns = rows[hits], spans[hits] * SPAN + within
+        few = (torch.bincount(rows, minlength=count) <= MOST_NEAR)[rows]
+        rows, columns = rows[few], columns[few]
+        weights = self._projection.weight[columns].float()
+        exact[rows, columns] = torch.linalg.vecdot(weights, states[rows].float())
+        return exact[:, :width]
 
     def _capped(self, logits: Tensor) -> Tensor:
-        logits = logits.float()
         if self._softcap is None:
             return logits
         return torch.tanh(logits / self._softcap) * self._softcap
@@ -87,9 +125,9 @@ def head_of(model: PreTrainedModel, hidden: int, softcap: float | None) -> Head:
     return Head(projection, softcap)
 
 
-def _joined(rows: list[Tensor]) -> Floats:
-    return torch.stack(rows).numpy()
+def _joined(blocks: list[Tensor]) -> Floats:
+    return torch.cat(blocks).numpy()
 
 
 def _candidates(ids: list[Tensor], logits: list[Tensor]) -> Candidates:
-    return Candidates(ids=torch.stack(ids).numpy().astype(np.uint32), logits=_joined(logits))
+    return Candidates(ids=torch.cat(ids).numpy().astype(np.uint32), logits=_joined(logits))

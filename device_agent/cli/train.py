@@ -18,10 +18,10 @@ from types import FrameType
 from typing import Any
 
 from device_agent.cli import INTERRUPTED, OK, print_json
+from device_agent.course import Progress
 from device_agent.learning import Lesson, learn
 from device_agent.link import Link
 from device_agent.settings import Settings
-from device_agent.trainer import Progress
 from device_agent.training_options import TrainingOptions
 from device_agent.watcher import Watcher
 

@@ -79,7 +79,12 @@ def fault_in(answer: httpx.Response) -> Fault:
 
 def service_for(cache: Path, pulled: Pulled, **settings: Any) -> Service:
     name = pulled.record.name
-    chosen: dict[str, Any] = {"recipe": (), "threads": 1, **settings}
+    chosen: dict[str, Any] = {
+        "recipe": (),
+        "threads": 1,
+        "dtype": "f32",
+        **settings,
+    }
     return build(Settings(cache=cache, backbone=name, port=0, **chosen))
 
 

@@ -81,6 +81,24 @@ def test_the_head_in_pieces_is_the_head_in_one(monkeypatch, softcap, bias):
     np.testing.assert_array_equal(candidates.ids, logits.topk(3).indices)
 
 
+@pytest.mark.parametrize("vocabulary", [50, 64, 500])
+def test_log_z_of_a_rounded_head_is_not_rounded(vocabulary):
+    torch.manual_seed(0)
+    projection = nn.Linear(16, vocabulary).to(torch.bfloat16)
+    with torch.no_grad():
+        projection.weight *= 16
+    final = torch.randn(40, 16).to(torch.bfloat16)
+    exact = final.float() @ projection.weight.detach().float().T + projection.bias.detach().float()
+    with torch.no_grad():
+        log_z, candidates = Head(projection, None).read(final, True, 1)
+        rounded = projection(final).float().logsumexp(-1)
+    errors = np.abs(log_z - exact.logsumexp(-1).numpy())
+    assert errors.max() < 0.01
+    assert errors.mean() < 0.2 * (rounded - exact.logsumexp(-1)).abs().mean()
+    np.testing.assert_allclose(candidates.logits[:, 0], exact.amax(-1), rtol=1e-5)
+    np.testing.assert_array_equal(candidates.ids[:, 0], exact.argmax(-1))
+
+
 def test_memory_of_a_session_is_never_far_ahead_of_what_it_read(llama):
     context = llama.open()
     assert context.bytes == 0

@@ -9,6 +9,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from cloud_service.runner import Priority, Runner
 from cloud_service.service import Service
@@ -463,6 +464,15 @@ def test_small_answers_are_not_held_back(cloud):
     for connection in cloud.server.server_state.connections:
         opened = connection.transport.get_extra_info("socket")
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("capable", "dtype"),
+    [({}, "f32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_bf16_is_chosen_where_the_processor_has_it(cache, pulled_of, monkeypatch, capable, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
+    assert service_for(cache, pulled_of("llama"), dtype="auto").facts.dtype == dtype
 
 
 def test_every_fault_has_a_status_that_http_knows():

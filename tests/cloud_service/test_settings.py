@@ -67,7 +67,7 @@ def test_a_list_in_the_file_is_a_list():
         ({"sessions": 0}, "sessions must be at least 1, but is 0"),
         ({"idle": 0.5}, "idle must be at least 1 second, but is 0.5"),
         ({"idle": "nan"}, "idle must be at least 1 second, but is nan"),
-        ({"dtype": "int4"}, "dtype must be one of f32, bf16, but is int4"),
+        ({"dtype": "int4"}, "dtype must be one of auto, f32, bf16, but is int4"),
         ({"insecure": "perhaps"}, "insecure cannot be 'perhaps'"),
     ],
 )

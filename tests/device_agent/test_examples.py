@@ -19,8 +19,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 FORGETFUL = (
-    "{% for message in messages %}"
-    "{% if message.role == 'assistant' and not loop.last %}…{% else %}{{ message.content }}{% endif %}"
+    "{% for message in messages %}{% if message.role == 'assistant' %}>"
+    "{{ message.content if loop.last else '…' }}{% else %}{{ message.content }}{% endif %}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 )
 THINKING = (
@@ -103,6 +103,12 @@ def test_a_template_that_tells_the_past_differently_teaches_the_last_answer(tmp_
     encoded = encode(Example(messages=CHAT), byte_tokenizer(tmp_path), facts_of(template))
     assert told(encoded).endswith("[Nine.<|im_end|>]")
     assert told(encoded).count("[") == 1
+
+
+def test_without_a_token_that_ends_turns_all_that_the_template_adds_counts(tmp_path):
+    plain = "{% for message in messages %}{{ message.content }}|{% endfor %}"
+    encoded = encode(Example(messages=CHAT), byte_tokenizer(tmp_path), facts_of(plain))
+    assert told(encoded) == "[Ada.|][Nine.|]"
 
 
 def test_without_a_template_a_chat_cannot_be_learned(tmp_path):

@@ -17,10 +17,12 @@ from device_agent.checkpoint import load
 from device_agent.cloud import CloudUnreachable
 from device_agent.examples import Encoded, Example
 from device_agent.hold_out import hold_out
+from device_agent.kits import WrongBackbone
 from device_agent.learning import NothingToLearn, learn
-from device_agent.link import STORE, Link
+from device_agent.link import LAST_FACTS, STORE, Link
 from device_agent.plugins import PluginStore
-from device_agent.store import AlreadyTraining, Store, training_lock
+from device_agent.store import Store
+from device_agent.training_lock import AlreadyTraining, training_lock
 from device_agent.watcher import Watcher
 from tests.device_agent.home import LETTERS
 from tests.device_agent.teaching import ALPHABET, settings_of, teaching_home
@@ -213,6 +215,25 @@ def test_two_trainings_in_one_home_are_refused(world):
     give(settings, ALPHABET)
     with training_lock(settings.home), pytest.raises(AlreadyTraining):
         train(settings)
+
+
+def test_a_kit_of_another_backbone_is_refused_although_the_cloud_is_away(world):
+    _, settings = world
+    give(settings, ALPHABET)
+    train(settings)
+    facts = settings.home / LAST_FACTS
+    facts.write_text(facts.read_text().replace("f" * 64, "e" * 64))
+    with pytest.raises(WrongBackbone):
+        train(replace(settings, cloud=NOBODY))
+
+
+def test_no_more_is_scored_after_an_epoch_than_was_asked_for(world):
+    _, settings = world
+    give(settings, ALPHABET * 4)
+    few = train(settings, validation_tokens=1)
+    many = train(settings, validation_tokens=10**6)
+    assert few.trained.course.history[0]["validation"] != few.after
+    assert many.trained.course.history[-1]["validation"] == pytest.approx(many.after)
 
 
 def test_without_examples_there_is_nothing_to_learn(world):

@@ -191,6 +191,7 @@ def test_evaluate_compares_plugin_and_backbone(trained, tmp_path):
     assert older["plugin"]["nll"] > told["plugin"]["nll"]
     assert "plugin" not in trained.told("evaluate", path, "--base")
     assert "version 2" in trained("evaluate", path)[1]
+    assert "version" not in trained("evaluate", path, "--base")[1]
 
 
 def test_evaluate_needs_something_to_foresee(trained, tmp_path):

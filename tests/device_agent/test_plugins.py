@@ -200,3 +200,11 @@ def test_damaged_weights_are_named(plugins, manifest):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DamagedPlugin, match="adapter_model"):
         version.weights()
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"tokens": ["a"]}', b'{"tokens": [-1]}', b"no"])
+def test_a_damaged_prefix_is_named(plugins, manifest, content):
+    version = plugins.get(add(plugins, manifest))
+    (version.folder / "prefix.json").write_bytes(content)
+    with pytest.raises(DamagedPlugin, match=r"prefix\.json"):
+        _ = version.prefix

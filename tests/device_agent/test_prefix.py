@@ -70,3 +70,11 @@ def test_the_same_tokens_are_foreseen_behind_a_prefix():
 def test_behind_nothing_a_window_stays_as_it_is():
     window = document(60, 100)[0]
     assert behind(window, NO_PREFIX) is window
+
+
+@pytest.mark.parametrize("chats_first", [True, False])
+def test_many_conversations_on_one_side_take_no_prefix_away(chats_first):
+    chats, cut = [chat()] * 50, document(320, 100)
+    found = crossed([*chats, *cut] if chats_first else [*cut, *chats], 48)
+    assert len(found.prefix) == 48
+    assert all(window.prefix for window in found.windows)

@@ -7,13 +7,11 @@ from device_agent import store as store_module
 from device_agent.examples import Example
 from device_agent.store import (
     MIGRATIONS,
-    AlreadyTraining,
     Store,
     StoreDamaged,
     StoreTooNew,
     StoreUnavailable,
     TrafficTotal,
-    training_lock,
 )
 
 TEXT = Example(text="A note.")
@@ -153,14 +151,3 @@ def test_processes_may_open_and_write_at_the_same_time(tmp_path):
     assert [writer.exitcode for writer in writers] == [0] * 4
     with Store(tmp_path / "s") as store:
         assert len(store.examples()) == 4 * 20 + 1
-
-
-def test_one_process_trains_at_a_time(tmp_path):
-    with (
-        training_lock(tmp_path / "home"),
-        pytest.raises(AlreadyTraining),
-        training_lock(tmp_path / "home"),
-    ):
-        pass
-    with training_lock(tmp_path / "home"):
-        pass

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -136,3 +138,15 @@ def test_a_file_under_another_name_is_found(tmp_path):
 def test_what_is_not_there_is_none(tmp_path):
     assert cache_in(tmp_path).get(IDS) is None
     assert not cache_in(tmp_path).holds(IDS)
+
+
+def test_what_nobody_used_for_long_is_swept_away(tmp_path):
+    cache, other = cache_in(tmp_path), IDS[::-1].copy()
+    for ids in (IDS, other):
+        cache.put(ids, random_states())
+        os.utime(cache.path(ids), (1000, 1000))
+    assert cache.sweep(before=1000) == 0
+    assert cache.holds(IDS), "asked for, and so used again"
+    assert cache.sweep(before=1001) == 1
+    assert cache.holds(IDS)
+    assert not cache.holds(other)

@@ -11,7 +11,7 @@ from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.settings import BadSetting
 from device_agent.side_plugin import SidePlugin
-from device_agent.trainer import Trainer, fill_mask
+from device_agent.trainer import Diverged, Trainer, fill_mask
 from device_agent.training_options import TrainingOptions
 from tests.device_agent.small_kit import random_head
 from tests.device_agent.teaching import SCHEDULE, filled_cache, teaching_kit
@@ -146,6 +146,13 @@ def test_a_kit_with_the_full_loss_gets_the_whole_head(world, loss):
     trainer.train(stop=stop_after(1))
     arrays = checkpoint.load(world.folder / "runs" / "point").arrays
     assert len(arrays["shortlist"]) == (len(random_head().codes) if loss == "full" else 40)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.filterwarnings("ignore:invalid")
+def test_a_run_that_goes_astray_is_given_up(world):
+    with pytest.raises(Diverged, match="step"):
+        world.trainer(rate=1e38, epochs=10).train()
 
 
 def test_a_mask_keeps_the_mean():
