@@ -1,15 +1,15 @@
-"""How many threads numpy's arithmetic takes. onnxruntime is told by itself, numpy's library is not."""
+"""Keeps numpy's arithmetic on one thread; onnxruntime, which does most of it, has its own."""
 
 from contextlib import AbstractContextManager
 
 
-def arithmetic_threads(count: int) -> AbstractContextManager[object]:
-    """Inside, numpy multiplies matrices on ``count`` threads.
+def one_thread() -> AbstractContextManager[object]:
+    """Inside, numpy multiplies matrices on the thread that asks.
 
-    Left alone it takes every core, and waits for them in a loop: on a busy machine that is most of the
-    time that it costs.
+    Left alone it takes every core, and its threads wait for one another in a loop: where something
+    else runs as well, that cost up to ten times the work itself.
     """
     from threadpoolctl import threadpool_limits
 
-    limits: AbstractContextManager[object] = threadpool_limits(count, user_api="blas")
+    limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
     return limits

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from device_agent.arithmetic import arithmetic_threads
+from device_agent.arithmetic import one_thread
 from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
 from device_agent.course import Progress, Trained
@@ -121,7 +121,7 @@ def learn(
     """
     home = link.settings.home
     return_large_blocks()
-    with training_lock(home), arithmetic_threads(link.settings.threads):
+    with training_lock(home), one_thread():
         started = time.monotonic()
         examples = link.store.examples()
         if not examples:

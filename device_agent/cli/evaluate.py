@@ -10,7 +10,7 @@ honest only for text that the plugin was not trained on.
 import argparse
 from pathlib import Path
 
-from device_agent.arithmetic import arithmetic_threads
+from device_agent.arithmetic import one_thread
 from device_agent.batches import FeatureRows
 from device_agent.cli import OK, print_json
 from device_agent.corpus import cache_of, matching_kit, tokens_of
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         prefixed = [behind(text, version.prefix) for text in texts] if version else []
         fetch(lambda: link.cloud, cache, [*texts, *prefixed])
     head, bare = Head(kit, settings.threads), FeatureRows(cache, texts)
-    with arithmetic_threads(settings.threads):
+    with one_thread():
         if version is None:
             found = evaluate(kit.manifest, head, None, bare)
         else:

@@ -36,9 +36,7 @@ from protocol.errors import (
     WrongMethod,
 )
 from protocol.facts import BackboneFacts
-from protocol.limits import Limits
-from protocol.messages import SessionRequest, States
-from protocol.stream import FrameReader
+from protocol.messages import SessionRequest
 from tests import tiny
 from tests.cloud_service.running import (
     EVERYTHING,
@@ -51,20 +49,6 @@ from tests.cloud_service.running import (
 )
 
 FRAME_TYPE = "application/vnd.sideplug.frame"
-
-
-def features(cloud, wants, texts, **options):
-    """Return the messages that a stream of features is made of."""
-    content = b"".join(versions.encode(tokens_of(text, **options)) for text in texts)
-    params = {"wants": json.dumps(wants.to_json())}
-    reader, messages = FrameReader(Limits()), []
-    with cloud.http.stream("POST", "/v1/features", params=params, content=content) as answer:
-        assert answer.status_code == 200, answer.read()
-        assert answer.headers["content-type"] == FRAME_TYPE
-        for chunk in answer.iter_bytes():
-            messages += [versions.decode(frame) for frame in reader.feed(chunk)]
-    reader.close()
-    return messages
 
 
 def test_facts_name_the_backbone_and_what_the_service_reads(cloud):
@@ -221,114 +205,6 @@ def test_a_body_that_announces_nothing_is_cut_off_at_the_limit(cloud):
     assert isinstance(fault_in(answer), FrameTooLarge)
 
 
-def test_features_are_the_states_that_a_session_would_give(cloud):
-    texts = [ids_of(count, seed=count) for count in (40, 3, 200, 17)]
-    answers = features(cloud, EVERYTHING, texts)
-    assert len(answers) == len(texts)
-    for text, states in zip(texts, answers, strict=True):
-        expected = cloud.step(cloud.open(EVERYTHING).session, tokens_of(text))
-        np.testing.assert_array_equal(states.taps, expected.taps)
-        np.testing.assert_array_equal(states.final, expected.final)
-        np.testing.assert_array_equal(states.log_z, expected.log_z)
-        np.testing.assert_array_equal(states.candidates.logits, expected.candidates.logits)
-
-
-def test_features_of_no_text_are_an_empty_stream(cloud):
-    assert features(cloud, FINAL, []) == []
-
-
-def test_features_of_the_wanted_tokens_only(cloud):
-    (states,) = features(cloud, FINAL, [ids_of(9)], wanted=2)
-    assert (states.position, states.final.shape) == (7, (2, tiny.HIDDEN))
-
-
-GOOD_TEXT = versions.encode(tokens_of(ids_of(4)))
-
-
-@pytest.mark.parametrize(
-    ("wants", "content", "fault"),
-    [
-        (None, GOOD_TEXT, MalformedMessage),
-        ("{", GOOD_TEXT, MalformedMessage),
-        (json.dumps(EVERYTHING.to_json()).replace("4]", "5]"), GOOD_TEXT, TapOutOfRange),
-        (json.dumps(FINAL.to_json()), GOOD_TEXT + b"SPLG", TruncatedFrame),
-        (json.dumps(FINAL.to_json()), GOOD_TEXT + b"NOPE" + bytes(20), BadMagic),
-        (json.dumps(FINAL.to_json()), versions.encode(Loading()), MalformedMessage),
-        (
-            json.dumps(FINAL.to_json()),
-            versions.encode(tokens_of([3], position=1)),
-            PositionMismatch,
-        ),
-        (json.dumps(FINAL.to_json()), versions.encode(tokens_of(ids_of(257))), ContextExceeded),
-        (json.dumps(FINAL.to_json()), versions.encode(tokens_of([512])), TokenOutOfRange),
-    ],
-)
-def test_a_wrong_request_for_features_is_refused_before_any_is_made(cloud, wants, content, fault):
-    params = {} if wants is None else {"wants": wants}
-    before = tokens_counted(cloud, "features")
-    answer = cloud.http.post("/v1/features", params=params, content=content)
-    assert type(fault_in(answer)) is fault
-    assert tokens_counted(cloud, "features") == before
-
-
-def tokens_counted(cloud, purpose):
-    return (
-        cloud.service.metrics.registry.get_sample_value(
-            "sideplug_tokens_total", {"purpose": purpose}
-        )
-        or 0.0
-    )
-
-
-def test_a_step_is_answered_while_a_long_stream_of_features_is_made(cloud):
-    texts = [ids_of(250, seed=number) for number in range(60)]
-    session, done = cloud.open().session, []
-    stream = threading.Thread(target=lambda: done.extend(features(cloud, EVERYTHING, texts)))
-    before = tokens_counted(cloud, "features")
-    stream.start()
-    while tokens_counted(cloud, "features") == before:
-        time.sleep(0.001)
-    cloud_of_its_own = httpx.post(
-        f"{cloud.http.base_url}/v1/sessions/{session}/step",
-        content=versions.encode(tokens_of(ids_of(3))),
-    )
-    made = tokens_counted(cloud, "features") - before
-    assert cloud_of_its_own.status_code == 200
-    assert not done
-    assert made < 50 * 250
-    stream.join()
-    assert len(done) == 60
-
-
-def test_an_error_in_the_middle_of_features_ends_them_with_a_fault(cloud, monkeypatch):
-    backbone = cloud.service.runner.require_ready()
-    read, calls = backbone.read, []
-
-    def fails_at_the_third(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise ZeroDivisionError("secret path /home/somebody")
-        return read(*args)
-
-    monkeypatch.setattr(backbone, "read", fails_at_the_third)
-    first, second, last = features(cloud, FINAL, [ids_of(5)] * 5)
-    assert isinstance(first, States)
-    assert isinstance(second, States)
-    assert isinstance(last, InternalFault)
-    assert "secret" not in str(last)
-
-
-def test_a_device_that_leaves_in_the_middle_of_features_stops_them(cloud):
-    texts = b"".join(versions.encode(tokens_of(ids_of(250, seed=n))) for n in range(100))
-    params = {"wants": json.dumps(EVERYTHING.to_json())}
-    with cloud.http.stream("POST", "/v1/features", params=params, content=texts) as answer:
-        next(answer.iter_raw())
-    time.sleep(0.3)
-    before = tokens_counted(cloud, "features")
-    time.sleep(0.3)
-    assert tokens_counted(cloud, "features") - before <= 250
-
-
 def test_an_error_inside_shows_a_number_and_logs_the_stack(cloud, monkeypatch, caplog):
     def fail(*_):
         raise ZeroDivisionError("secret path /home/somebody")
@@ -424,7 +300,7 @@ def test_while_it_loads_the_service_says_so_and_tells_what_it_can(cache, pulled_
         request = SessionRequest(FINAL).to_json()
         assert isinstance(fault_in(loading.http.post("/v1/sessions", json=request)), Loading)
         params = {"wants": json.dumps(FINAL.to_json())}
-        answer = loading.http.post("/v1/features", params=params, content=GOOD_TEXT)
+        answer = loading.http.post("/v1/features", params=params, content=b"")
         assert isinstance(fault_in(answer), Loading)
         assert loading.http.get("/v1/backbone").status_code == 200
         assert loading.http.get("/version").status_code == 200
