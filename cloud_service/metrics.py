@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from cloud_service.backbones.pages import PagePool
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "sideplug"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -22,8 +24,9 @@ class Metrics:
         self.running = self._gauge("num_requests_running", "Requests that are being answered")
         self.waiting = self._gauge("num_requests_waiting", "Requests that wait for the model")
         self.sessions = self._gauge("sessions", "Sessions that are open")
-        self.positions = self._gauge("positions", "Positions that sessions hold in memory")
-        self.kv = self._gauge("kv_bytes", "Bytes of keys and values that sessions hold")
+        self.kv = self._gauge("kv_bytes", "Bytes of keys and values that are held")
+        self.pages = self._gauge("kv_pages_used", "Pages of keys and values that are held")
+        self.page_limit = self._gauge("kv_pages_limit", "Pages of keys and values that there are")
         self.ready = self._gauge("ready", "1 when the backbone is in memory")
         self.duration = self._histogram("request_duration_seconds", "Time to answer", "route")
         self.queued = self._histogram("queue_seconds", "Time spent waiting for the model")
@@ -34,6 +37,12 @@ class Metrics:
         self.between = self._histogram(
             "inter_token_latency_seconds", "From one answer of a session to the next"
         )
+
+    def watch(self, pool: PagePool) -> None:
+        """Show what is held of a pool from now on."""
+        self.kv.set_function(lambda: pool.used * pool.page_bytes)
+        self.pages.set_function(lambda: pool.used)
+        self.page_limit.set(pool.pages)
 
     def text(self) -> bytes:
         """Return everything in the Prometheus text format."""

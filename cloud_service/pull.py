@@ -115,7 +115,7 @@ def _keep(
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         record = _record(model, tokenizer, temporary, name, display_name, source)
-        CausalBackbone(model, record.facts()).try_out()
+        CausalBackbone(model, record.facts(), kv_bytes=0).try_out()
         return registry.admit(temporary, record)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

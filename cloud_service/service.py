@@ -44,7 +44,10 @@ def build(settings: Settings) -> Service:
     metrics = Metrics()
 
     def load() -> Backbone:
-        return CausalBackbone(load_model(pulled.folder, dtype), facts)
+        model = load_model(pulled.folder, dtype)
+        backbone = CausalBackbone(model, facts, kv_bytes=settings.kv * 2**20)
+        metrics.watch(backbone.pool)
+        return backbone
 
     return Service(
         settings=settings,
@@ -56,7 +59,6 @@ def build(settings: Settings) -> Service:
             facts,
             metrics,
             limit=settings.sessions,
-            positions=settings.positions,
             idle=settings.idle,
         ),
         kits=Kits(settings.cache, facts, settings.recipe),

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_service.backbones.base import Backbone, Context
+from cloud_service.backbones.base import Backbone, Span
+from cloud_service.backbones.pages import Cache, PagePool
 from cloud_service.checks import check_answer, check_ids, check_wants
 from cloud_service.metrics import Metrics
 from protocol import versions
 from protocol.errors import (
     ContextExceeded,
     Fault,
-    Overloaded,
     PositionMismatch,
     SessionNotFound,
     TooManySessions,
@@ -41,10 +41,10 @@ class Answer:
 class Session:
     """One device's place in the backbone. All but ``busy`` and ``seen`` is the model thread's."""
 
-    def __init__(self, name: str, wants: Wants, context: Context, now: float) -> None:
+    def __init__(self, name: str, wants: Wants, cache: Cache, now: float) -> None:
         self.name = name
         self.wants = wants
-        self.context = context
+        self.cache = cache
         self.last: Answer | None = None
         self.busy = 0
         """Requests that are using it."""
@@ -63,7 +63,6 @@ class Sessions:
         metrics: Metrics,
         *,
         limit: int,
-        positions: int,
         idle: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,7 +71,6 @@ class Sessions:
             facts: Of the backbone.
             metrics: Is told of sessions and what they hold.
             limit: Sessions at a time.
-            positions: Positions that all of them may hold in memory.
             idle: Seconds without a request after which a session ends.
             clock: Seconds that only grow.
 
@@ -80,13 +78,10 @@ class Sessions:
         self._facts = facts
         self._metrics = metrics
         self._limit = limit
-        self._positions = positions
         self._idle = idle
         self._clock = clock
         self._open: dict[str, Session] = {}
         metrics.sessions.set_function(lambda: len(self._open))
-        metrics.positions.set_function(self.held)
-        metrics.kv.set_function(lambda: sum(s.context.bytes for s in list(self)))
 
     def __iter__(self) -> Iterator[Session]:
         """Iterate over a copy: the model thread and the server both look at sessions."""
@@ -96,14 +91,9 @@ class Sessions:
         """Return how many are open."""
         return len(self._open)
 
-    @property
-    def room(self) -> int:
-        """Positions that one session can hold."""
-        return min(self._facts.positions, self._positions)
-
-    def held(self) -> int:
-        """Return the positions that all sessions hold in memory."""
-        return sum(session.context.capacity for session in self)
+    def room(self, pool: PagePool) -> int:
+        """Return the positions that one session can hold."""
+        return min(self._facts.positions, pool.positions)
 
     def open(self, wants: Wants, backbone: Backbone) -> SessionOpened:
         """
@@ -120,8 +110,9 @@ class Sessions:
             raise TooManySessions(limit=self._limit)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        self._open[name] = Session(name, wants, backbone.open(), self._clock())
-        return SessionOpened(session=name, position=0, limit=self.room, idle_seconds=self._idle)
+        self._open[name] = Session(name, wants, Cache(backbone.pool), self._clock())
+        room = self.room(backbone.pool)
+        return SessionOpened(session=name, position=0, limit=room, idle_seconds=self._idle)
 
     def use(self, name: str) -> "Use":
         """
@@ -139,8 +130,10 @@ class Sessions:
 
     def close(self, name: str) -> None:
         """End a session, or raise ``SessionNotFound``."""
-        if self._open.pop(name, None) is None:
+        session = self._open.pop(name, None)
+        if session is None:
             raise SessionNotFound(session=name)
+        session.cache.release()
 
     def expire(self) -> None:
         """End the sessions that were idle too long."""
@@ -148,8 +141,9 @@ class Sessions:
         for session in self:
             if not session.busy and now - session.seen >= self._idle:
                 self._open.pop(session.name, None)
+                session.cache.release()
 
-    def step(self, session: Session, tokens: Tokens) -> bytes:
+    def step(self, backbone: Backbone, session: Session, tokens: Tokens) -> bytes:
         """
         Read a step's tokens and return the frame that answers it. For the model thread.
 
@@ -167,18 +161,18 @@ class Sessions:
         if session.last is not None and session.last.fits(tokens):
             return session.last.frame
         self._check(session, tokens, session.wants)
-        states = session.context.read(tokens.ids, tokens.wanted, session.wants)
+        states = _read(backbone, session.cache, tokens, session.wants)
         try:
             frame = versions.encode(states, session.wants.codec)
         except Fault:
             # What could not be answered has not been read.
-            session.context.crop(tokens.position)
+            session.cache.crop(tokens.position)
             raise
         session.last = Answer(tokens, frame)
         self._metrics.tokens.labels("step").inc(len(tokens.ids))
         return frame
 
-    def glance(self, session: Session, text: Tokens, wants: Wants) -> States:
+    def glance(self, backbone: Backbone, session: Session, text: Tokens, wants: Wants) -> States:
         """
         Read a text behind what the session holds, and forget it again. For the model thread.
 
@@ -187,10 +181,11 @@ class Sessions:
 
         """
         self._check(session, text, wants)
+        cache = session.cache.fork()
         try:
-            return session.context.read(text.ids, text.wanted, wants)
+            return _read(backbone, cache, text, wants)
         finally:
-            session.context.crop(text.position)
+            cache.release()
 
     def crop(self, session: Session, position: int) -> int:
         """
@@ -200,24 +195,38 @@ class Sessions:
             PositionMismatch: The session has not come that far.
 
         """
-        if position > session.context.position:
-            raise PositionMismatch(expected=session.context.position, got=position)
-        session.context.crop(position)
+        if position > session.cache.position:
+            raise PositionMismatch(expected=session.cache.position, got=position)
+        session.cache.crop(position)
         session.last = None
-        return session.context.position
+        return session.cache.position
 
     def _check(self, session: Session, tokens: Tokens, wants: Wants) -> None:
-        stands = session.context.position
+        stands = session.cache.position
         if tokens.position != stands:
             raise PositionMismatch(expected=stands, got=tokens.position)
         asked = stands + len(tokens.ids)
-        if asked > self.room:
-            raise ContextExceeded(limit=self.room, asked=asked)
-        others = self.held() - session.context.capacity
-        if others + asked > self._positions:
-            raise Overloaded()
+        room = self.room(session.cache.pool)
+        if asked > room:
+            raise ContextExceeded(limit=room, asked=asked)
         check_ids(tokens.ids, self._facts)
         check_answer(tokens.wanted, wants, self._facts)
+
+
+def alone(backbone: Backbone, text: Tokens, wants: Wants) -> States:
+    """Read a text behind nothing, and forget it again. For the model thread."""
+    cache = Cache(backbone.pool)
+    try:
+        return _read(backbone, cache, text, wants)
+    finally:
+        cache.release()
+
+
+def _read(backbone: Backbone, cache: Cache, tokens: Tokens, wants: Wants) -> States:
+    (states,) = backbone.read([Span(cache, tokens.ids, tokens.wanted, wants)])
+    if states is None:
+        raise ValueError("a step wants a row at least")
+    return states
 
 
 class Use:

@@ -46,14 +46,14 @@ class Settings:
     threads: int = _setting(0, "threads of the model; 0 takes one a core")
     recipe: tuple[str, ...] = _setting(("ladder",), "recipe whose kit is offered; may be repeated")
     sessions: int = _setting(64, "sessions at a time")
-    positions: int = _setting(65536, "positions held in memory by all sessions together")
+    kv: int = _setting(2048, "megabytes for keys and values of all sessions together")
     idle: float = _setting(900.0, "seconds without a step after which a session ends")
     queue: int = _setting(256, "requests that may wait for the model")
 
     def __post_init__(self) -> None:
         _at_least("port", self.port, 0)
         _at_least("threads", self.threads, 0)
-        for name in ("sessions", "positions", "queue"):
+        for name in ("sessions", "kv", "queue"):
             _at_least(name, getattr(self, name), 1)
         if self.port > 65535:
             raise BadSetting(f"port must be at most 65535, but is {self.port}")

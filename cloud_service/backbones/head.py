@@ -34,10 +34,10 @@ class Head:
         weight = projection.weight
         rows = max(1, LOGIT_BYTES // (weight.element_size() * self.vocabulary))
         # Kept: taking it anew each time costs as much as filling it. It is not touched until then.
-        self._logits = torch.empty(rows, self.vocabulary, dtype=weight.dtype)
+        self._logits = torch.empty(rows, self.vocabulary, dtype=weight.dtype, device=weight.device)
         # Filled up to whole spans with what is never the largest.
         spans = -(-self.vocabulary // SPAN)
-        self._exact = torch.full((ROWS, spans * SPAN), -math.inf)
+        self._exact = torch.full((ROWS, spans * SPAN), -math.inf, device=weight.device)
 
     @property
     def vocabulary(self) -> int:
@@ -126,8 +126,8 @@ def head_of(model: PreTrainedModel, hidden: int, softcap: float | None) -> Head:
 
 
 def _joined(blocks: list[Tensor]) -> Floats:
-    return torch.cat(blocks).numpy()
+    return torch.cat(blocks).cpu().numpy()
 
 
 def _candidates(ids: list[Tensor], logits: list[Tensor]) -> Candidates:
-    return Candidates(ids=torch.cat(ids).numpy().astype(np.uint32), logits=_joined(logits))
+    return Candidates(ids=torch.cat(ids).cpu().numpy().astype(np.uint32), logits=_joined(logits))

@@ -1,6 +1,6 @@
 """Reads hidden states on their way through the layers. Knows no wire."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,19 +18,19 @@ class TapReader:
 
     def __init__(self, layers: nn.ModuleList) -> None:
         self._wanted: frozenset[int] = frozenset()
-        self._rows = 0
+        self._rows = torch.empty(0, dtype=torch.long)
         self._seen: dict[int, Tensor] = {}
         layers[0].register_forward_pre_hook(self._enter, with_kwargs=True)
         for number, layer in enumerate(layers, start=1):
             layer.register_forward_hook(self._leaving(number))
 
     @contextmanager
-    def reading(self, taps: tuple[int, ...], rows: int) -> Iterator[Mapping[int, Tensor]]:
+    def reading(self, taps: Collection[int], rows: Tensor) -> Iterator[Mapping[int, Tensor]]:
         """
-        Collect the last ``rows`` rows of ``taps`` from the forward passes within the block.
+        Collect the rows ``rows`` (R,) of ``taps`` from the forward pass within the block.
 
         Yields:
-            A mapping from tap to its states (rows, H), filled while the model runs.
+            A mapping from tap to its states (R, H), filled while the model runs.
 
         """
         self._wanted, self._rows, self._seen = frozenset(taps), rows, {}
@@ -51,4 +51,4 @@ class TapReader:
 
     def _keep(self, tap: int, states: Tensor) -> None:
         if tap in self._wanted:
-            self._seen[tap] = states[0, -self._rows :]  # (rows, H)
+            self._seen[tap] = states[0, self._rows]  # (R, H)

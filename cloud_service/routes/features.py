@@ -13,7 +13,7 @@ from cloud_service.faults import as_fault
 from cloud_service.routes.exchange import FRAMES, chunks, service_of
 from cloud_service.runner import Priority
 from cloud_service.service import Service
-from cloud_service.sessions import Session
+from cloud_service.sessions import Session, alone
 from protocol import versions
 from protocol.errors import MalformedMessage
 from protocol.fields import read_json
@@ -59,8 +59,8 @@ async def _texts(
     request: Request, service: Service, wants: Wants, session: Session | None
 ) -> list[Tokens]:
     limits = service.facts.limits
-    start = 0 if session is None else session.context.position
-    room = service.facts.positions if session is None else service.sessions.room
+    start = 0 if session is None else session.cache.position
+    room = service.sessions.room(service.runner.require_ready().pool)
     reader, texts = FrameReader(limits), list[Tokens]()
     async with aclosing(chunks(request, limits.frame_bytes)) as parts:
         async for chunk in parts:
@@ -101,9 +101,9 @@ async def _read(service: Service, wants: Wants, text: Tokens, session: Session |
     def run(backbone: Backbone) -> bytes:
         with service.metrics.model.labels("features").time():
             if session is None:
-                states = backbone.read(text.ids, text.wanted, wants)
+                states = alone(backbone, text, wants)
             else:
-                states = service.sessions.glance(session, text, wants)
+                states = service.sessions.glance(backbone, session, text, wants)
             service.metrics.tokens.labels("features").inc(len(text.ids))
             return versions.encode(states, wants.codec)
 

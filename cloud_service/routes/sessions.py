@@ -70,9 +70,9 @@ async def close(request: Request, name: str) -> Response:
 
 
 def _stepping(service: Service, session: Session, tokens: Tokens) -> Callable[[Backbone], bytes]:
-    def run(_backbone: Backbone) -> bytes:
+    def run(backbone: Backbone) -> bytes:
         with service.metrics.model.labels("step").time():
-            return service.sessions.step(session, tokens)
+            return service.sessions.step(backbone, session, tokens)
 
     return run
 

@@ -1,9 +1,11 @@
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from cloud_service.backbones.causal import CausalBackbone
@@ -11,6 +13,7 @@ from cloud_service.backbones.families import FAMILIES
 from cloud_service.backbones.loading import load_model
 from cloud_service.pull import pull
 from cloud_service.registry import Pulled, Registry
+from tests.cloud_service.reading import KV_BYTES
 from tests.cloud_service.running import Running, running, service_for
 from tests.tiny import tiny_folder
 
@@ -54,10 +57,18 @@ def backbone_of(pulled_of: Callable[[str], Pulled]) -> Callable[[str], CausalBac
     def made(family: str) -> CausalBackbone:
         if family not in loaded:
             pulled = pulled_of(family)
-            loaded[family] = CausalBackbone(load_model(pulled.folder, "f32"), pulled.record.facts())
+            loaded[family] = CausalBackbone(
+                load_model(pulled.folder, "f32"), pulled.record.facts(), kv_bytes=KV_BYTES
+            )
         return loaded[family]
 
     return made
+
+
+@pytest.fixture(scope="session")
+def reference_of(pulled_of: Callable[[str], Pulled]) -> Callable[[str], PreTrainedModel]:
+    """The same models as transformers runs them by itself."""
+    return functools.cache(lambda family: load_model(pulled_of(family).folder, "f32").eval())
 
 
 @pytest.fixture(params=FAMILIES)
@@ -65,6 +76,14 @@ def backbone(
     request: pytest.FixtureRequest, backbone_of: Callable[[str], CausalBackbone]
 ) -> CausalBackbone:
     return backbone_of(request.param)
+
+
+@pytest.fixture
+def reference(
+    backbone: CausalBackbone, reference_of: Callable[[str], PreTrainedModel]
+) -> PreTrainedModel:
+    """What ``backbone`` is, as transformers runs it by itself."""
+    return reference_of(backbone.facts.family)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from cloud_service.backbones import head as head_module
 from cloud_service.backbones.causal import CausalBackbone
 from cloud_service.backbones.families import family_named, layers_of
 from cloud_service.backbones.head import Head
-from cloud_service.backbones.kv import BLOCK, SessionCache, windows_of
+from cloud_service.backbones.kv import windows_of
 from cloud_service.backbones.loading import load_model
+from cloud_service.backbones.pages import PAGE, Cache
 from cloud_service.errors import BackboneRefused
+from tests.cloud_service.reading import KV_BYTES, alone, read
 from tests.cloud_service.running import EVERYTHING, FINAL, ids_of
 
 
@@ -18,47 +20,45 @@ from tests.cloud_service.running import EVERYTHING, FINAL, ids_of
 def own_llama(pulled_of):
     """A model that a test may break."""
     pulled = pulled_of("llama")
-    return CausalBackbone(load_model(pulled.folder, "f32"), pulled.record.facts())
+    return CausalBackbone(
+        load_model(pulled.folder, "f32"), pulled.record.facts(), kv_bytes=KV_BYTES
+    )
 
 
 def fail(*_):
     raise RuntimeError("out of memory")
 
 
-def test_a_read_that_fails_halfway_leaves_the_context_as_it_was(own_llama):
+def test_a_read_that_fails_halfway_leaves_the_cache_as_it_was(own_llama):
     ids = ids_of(12)
-    context, fresh = own_llama.open(), own_llama.open()
-    for one in (context, fresh):
-        one.read(ids[:8], 1, FINAL)
+    cache, fresh = Cache(own_llama.pool), Cache(own_llama.pool)
+    for one in (cache, fresh):
+        read(own_llama, one, ids[:8], 1, FINAL)
     broken = own_llama.model.base_model.layers[2].register_forward_hook(fail)
     with pytest.raises(RuntimeError):
-        context.read(ids[8:], 1, FINAL)
+        read(own_llama, cache, ids[8:], 1, FINAL)
     broken.remove()
-    assert context.position == 8
+    assert (cache.position, cache.capacity) == (8, PAGE)
     np.testing.assert_array_equal(
-        context.read(ids[8:], 4, FINAL).final, fresh.read(ids[8:], 4, FINAL).final
+        read(own_llama, cache, ids[8:], 4, FINAL).final,
+        read(own_llama, fresh, ids[8:], 4, FINAL).final,
     )
 
 
 def test_taps_of_one_read_are_not_kept_for_the_next(llama):
-    first = llama.read(ids_of(6), 6, EVERYTHING)
+    first = alone(llama, ids_of(6), 6, EVERYTHING)
     kept = first.taps.copy()
-    llama.read(ids_of(6, seed=1), 6, EVERYTHING)
+    alone(llama, ids_of(6, seed=1), 6, EVERYTHING)
     np.testing.assert_array_equal(first.taps, kept)
-
-
-def test_a_text_alone_reads_as_the_first_step_of_a_session(llama):
-    ids = ids_of(17)
-    alone, step = llama.read(ids, 17, EVERYTHING), llama.open().read(ids, 17, EVERYTHING)
-    np.testing.assert_array_equal(alone.taps, step.taps)
-    np.testing.assert_array_equal(alone.final, step.final)
 
 
 def test_a_backbone_in_bf16_answers_in_float32_near_the_exact_states(pulled_of, llama):
     pulled = pulled_of("llama")
-    rounded = CausalBackbone(load_model(pulled.folder, "bf16"), pulled.record.facts("bf16"))
+    rounded = CausalBackbone(
+        load_model(pulled.folder, "bf16"), pulled.record.facts("bf16"), kv_bytes=KV_BYTES
+    )
     ids = ids_of(20)
-    exact, states = llama.read(ids, 20, EVERYTHING), rounded.read(ids, 20, EVERYTHING)
+    exact, states = alone(llama, ids, 20, EVERYTHING), alone(rounded, ids, 20, EVERYTHING)
     assert states.final.dtype == np.float32
     assert np.abs(states.final - exact.final).max() < 0.1
     assert 0 < np.abs(states.log_z - exact.log_z).max() < 0.1
@@ -99,39 +99,6 @@ def test_log_z_of_a_rounded_head_is_not_rounded(vocabulary):
     np.testing.assert_array_equal(candidates.ids[:, 0], exact.argmax(-1))
 
 
-def test_memory_of_a_session_is_never_far_ahead_of_what_it_read(llama):
-    context = llama.open()
-    assert context.bytes == 0
-    for position in range(1, 3 * BLOCK):
-        context.read(ids_of(1), 1, FINAL)
-        assert context.position == position
-        assert context.capacity - position < BLOCK
-    # 4 layers of keys and values, 2 heads of 16 floats
-    assert context.bytes == 4 * 2 * context.capacity * 2 * 16 * 4
-
-
-def test_a_crop_gives_memory_back(llama):
-    context = llama.open()
-    context.read(ids_of(200), 1, FINAL)
-    before = context.bytes
-    context.crop(10)
-    assert context.capacity == BLOCK
-    assert context.bytes == before // 4
-    context.crop(0)
-    assert context.position == 0
-
-
-def test_a_crop_of_a_session_that_read_nothing_is_nothing(llama):
-    context = llama.open()
-    context.crop(0)
-    assert context.bytes == 0
-
-
-def test_a_context_names_the_longest_position_that_transformers_may_ask_for():
-    layer = SessionCache((None, 24)).kv.layers
-    assert [one.get_max_length() for one in layer] == [-1, 24]
-
-
 def test_a_layer_that_keeps_something_else_than_keys_and_values_is_refused():
     strange = LlamaConfig(layer_types=["linear_attention"] * 32)
     with pytest.raises(BackboneRefused, match="cannot be cropped"):
@@ -168,4 +135,4 @@ def test_a_model_that_does_more_to_its_logits_is_refused(own_llama):
 def test_a_model_without_a_plain_head_is_refused(own_llama):
     own_llama.model.lm_head = nn.Identity()
     with pytest.raises(BackboneRefused, match="plain projection"):
-        CausalBackbone(own_llama.model, own_llama.facts)
+        CausalBackbone(own_llama.model, own_llama.facts, kv_bytes=KV_BYTES)

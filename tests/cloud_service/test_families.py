@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from cloud_service.backbones.families import FAMILIES
+from cloud_service.backbones.pages import Cache
 from protocol.messages import Wants
 from tests import tiny
+from tests.cloud_service.reading import alone, read
 from tests.cloud_service.running import EVERYTHING, FINAL, ids_of
 
 LAYERS = tuple(range(tiny.LAYERS + 1))
@@ -34,11 +36,11 @@ def test_every_family_has_a_tiny_model_to_be_tested_with():
     assert set(FAMILIES) == set(tiny.FAMILIES)
 
 
-def test_taps_are_the_hidden_states_of_transformers(backbone):
+def test_taps_are_the_hidden_states_of_transformers(backbone, reference):
     ids = ids_of(40)
-    states = backbone.read(ids, 40, ALL_TAPS)
+    states = alone(backbone, ids, 40, ALL_TAPS)
     with torch.no_grad():
-        expected = backbone.model.base_model(batch(ids), output_hidden_states=True)
+        expected = reference.base_model(batch(ids), output_hidden_states=True)
     # Its last entry is the final state, not what leaves the last layer.
     for layer in LAYERS[:-1]:
         close(states.taps[layer], expected.hidden_states[layer][0])
@@ -46,15 +48,15 @@ def test_taps_are_the_hidden_states_of_transformers(backbone):
 
 
 def test_the_last_tap_is_not_normed_yet(backbone):
-    states = backbone.read(ids_of(9), 9, ALL_TAPS)
+    states = alone(backbone, ids_of(9), 9, ALL_TAPS)
     assert np.abs(states.taps[-1] - states.final).max() > 1e-2
 
 
-def test_log_z_and_candidates_are_those_of_the_whole_model(backbone):
+def test_log_z_and_candidates_are_those_of_the_whole_model(backbone, reference):
     ids = ids_of(40)
-    states = backbone.read(ids, 40, EVERYTHING)
+    states = alone(backbone, ids, 40, EVERYTHING)
     with torch.no_grad():
-        logits = backbone.model(batch(ids)).logits[0]
+        logits = reference(batch(ids)).logits[0]
     close(states.log_z, logits.logsumexp(-1))
     best = logits.topk(5)
     close(states.candidates.logits, best.values)
@@ -63,10 +65,10 @@ def test_log_z_and_candidates_are_those_of_the_whole_model(backbone):
 
 def test_decode_gives_the_same_states_as_prefill(backbone):
     ids = ids_of(WINDOW + 12)
-    whole = backbone.read(ids, len(ids), ALL_TAPS)
-    context = backbone.open()
+    whole = alone(backbone, ids, len(ids), ALL_TAPS)
+    context = Cache(backbone.pool)
     for row in range(len(ids)):
-        states = context.read(ids[row : row + 1], 1, ALL_TAPS)
+        states = read(backbone, context, ids[row : row + 1], 1, ALL_TAPS)
         assert states.position == row
         close(states.taps[:, 0], whole.taps[:, row])
         close(states.final[0], whole.final[row])
@@ -75,18 +77,18 @@ def test_decode_gives_the_same_states_as_prefill(backbone):
 
 def test_two_chunks_give_the_same_states_as_one(backbone):
     ids = ids_of(2 * WINDOW + 5)
-    whole = backbone.read(ids, len(ids), ALL_TAPS)
-    context = backbone.open()
+    whole = alone(backbone, ids, len(ids), ALL_TAPS)
+    context = Cache(backbone.pool)
     for start, stop in ((0, 30), (30, len(ids))):
-        states = context.read(ids[start:stop], stop - start, ALL_TAPS)
+        states = read(backbone, context, ids[start:stop], stop - start, ALL_TAPS)
         close(states.taps, whole.taps[:, start:stop])
         close(states.final, whole.final[start:stop])
 
 
-def test_greedy_over_a_session_is_what_generate_writes(backbone):
+def test_greedy_over_a_session_is_what_generate_writes(backbone, reference):
     ids = ids_of(20)
     with torch.no_grad():
-        expected = backbone.model.generate(
+        expected = reference.generate(
             batch(ids),
             attention_mask=torch.ones(1, 20, dtype=torch.long),
             max_new_tokens=WINDOW,
@@ -95,11 +97,11 @@ def test_greedy_over_a_session_is_what_generate_writes(backbone):
             eos_token_id=None,
             pad_token_id=0,
         )[0, 20:]
-    context = backbone.open()
+    context = Cache(backbone.pool)
     best = Wants(layers=(), final=False, log_z=False, candidates=1, codec="f32")
     written, new = [], ids
     for _ in expected:
-        new = context.read(new, 1, best).candidates.ids[0]
+        new = read(backbone, context, new, 1, best).candidates.ids[0]
         written.append(int(new[0]))
     assert written == expected.tolist()
 
@@ -107,23 +109,23 @@ def test_greedy_over_a_session_is_what_generate_writes(backbone):
 @pytest.mark.parametrize("cropped", [3, WINDOW - 1, WINDOW + 8, 47])
 def test_a_cropped_session_goes_on_like_a_fresh_one(backbone, cropped):
     ids, other = ids_of(48), ids_of(20, seed=1)
-    kept = backbone.open()
-    kept.read(ids[:cropped], 1, FINAL)
-    kept.read(ids[cropped:], 1, FINAL)
+    kept = Cache(backbone.pool)
+    read(backbone, kept, ids[:cropped], 1, FINAL)
+    read(backbone, kept, ids[cropped:], 1, FINAL)
     kept.crop(cropped)
-    fresh = backbone.open()
-    fresh.read(ids[:cropped], 1, FINAL)
+    fresh = Cache(backbone.pool)
+    read(backbone, fresh, ids[:cropped], 1, FINAL)
     for chunk in (other[:1], other[1:]):
         same(
-            kept.read(chunk, len(chunk), ALL_TAPS),
-            fresh.read(chunk, len(chunk), ALL_TAPS),
+            read(backbone, kept, chunk, len(chunk), ALL_TAPS),
+            read(backbone, fresh, chunk, len(chunk), ALL_TAPS),
         )
 
 
 def test_states_come_back_for_the_last_wanted_tokens_only(backbone):
     ids = ids_of(30)
-    whole = backbone.read(ids, 30, ALL_TAPS)
-    states = backbone.read(ids, 4, ALL_TAPS)
+    whole = alone(backbone, ids, 30, ALL_TAPS)
+    states = alone(backbone, ids, 4, ALL_TAPS)
     assert states.position == 26
     assert states.taps.shape == (len(LAYERS), 4, tiny.HIDDEN)
     close(states.taps, whole.taps[:, 26:])
@@ -131,7 +133,7 @@ def test_states_come_back_for_the_last_wanted_tokens_only(backbone):
 
 
 def test_what_is_not_wanted_is_not_there(backbone):
-    states = backbone.read(ids_of(5), 5, Wants((), False, False, 0, "f32"))
+    states = alone(backbone, ids_of(5), 5, Wants((), False, False, 0, "f32"))
     assert states.taps.shape == (0, 5, tiny.HIDDEN)
     assert states.final is None
     assert states.log_z is None

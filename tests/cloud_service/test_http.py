@@ -38,6 +38,7 @@ from protocol.errors import (
 from protocol.facts import BackboneFacts
 from protocol.messages import SessionRequest
 from tests import tiny
+from tests.cloud_service.reading import alone
 from tests.cloud_service.running import (
     EVERYTHING,
     FINAL,
@@ -73,7 +74,7 @@ def test_the_tokenizer_is_fetched_once(cloud):
 def test_a_session_from_opening_to_closing(cloud, llama):
     ids = ids_of(12)
     opened = cloud.open(EVERYTHING)
-    expected = llama.read(ids, 12, EVERYTHING)
+    expected = alone(llama, ids, 12, EVERYTHING)
     first = cloud.step(opened.session, tokens_of(ids[:10]))
     np.testing.assert_allclose(first.taps, expected.taps[:, :10], atol=1e-5)
     second = cloud.step(opened.session, tokens_of(ids[10:], position=10, wanted=1, step=1))
