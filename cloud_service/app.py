@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
+from cloud_service.admission import Gate
 from cloud_service.border import guard
 from cloud_service.routes import ROUTERS
 from cloud_service.service import Service
@@ -38,6 +39,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Gate, admission=service.admission)
     guard(app, service.metrics)
     return app
 

@@ -1,5 +1,7 @@
-"""The outermost layer of the application: counts what passes, and lets no stack trace out."""
+"""The outermost layer: numbers and counts what passes, logs it, and lets no stack trace out."""
 
+import logging
+import secrets
 import time
 
 from fastapi import FastAPI, Request, Response
@@ -9,8 +11,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud_service.faults import as_fault, fault_answer, framework_fault
+from cloud_service.logs import request_id
 from cloud_service.metrics import Metrics
 from protocol.errors import Fault
+
+log = logging.getLogger("sideplug.cloud")
 
 GONE = 499
 """Counted as the status when the other side went away first, as proxies do."""
@@ -41,6 +46,7 @@ class Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        request_id.set(secrets.token_hex(8))
         passage = _Passage(self._metrics, receive, send)
         started = time.perf_counter()
         with self._metrics.running.track_inprogress():
@@ -48,7 +54,9 @@ class Border:
         # The template of the route, never the path itself: it holds the names of sessions.
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(route, str(passage.status)).inc()
-        self._metrics.duration.labels(route).observe(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.duration.labels(route).observe(seconds)
+        _note(scope, route, passage, seconds)
 
     async def _answer(self, scope: Scope, passage: "_Passage") -> None:
         try:
@@ -63,22 +71,46 @@ class Border:
             await fault_answer(fault)(scope, passage.receive, passage.send)
 
 
+def _note(scope: Scope, route: str, passage: "_Passage", seconds: float) -> None:
+    """Write a request down: a refused one as news, a served one for whoever looks closely."""
+    level = logging.DEBUG if passage.status < 400 else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    caller = scope.get("caller")
+    facts = {
+        "route": route,
+        "method": scope["method"],
+        "status": passage.status,
+        "seconds": round(seconds, 4),
+        "received": passage.received,
+        "sent": passage.sent,
+        "key": None if caller is None else caller.key,
+    }
+    log.log(level, "request", extra={"facts": facts})
+
+
 class _Passage:
-    """Counts the bytes of one request in both directions, and notes its status."""
+    """Counts the bytes of one request in both directions, notes its status, numbers its answer."""
 
     def __init__(self, metrics: Metrics, receive: Receive, send: Send) -> None:
         self._metrics = metrics
         self._receive = receive
         self._send = send
-        self.status = 0
+        self.status = self.received = self.sent = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._metrics.received.inc(len(message.get("body", b"")))
+        size = len(message.get("body", b""))
+        self.received += size
+        self._metrics.received.inc(size)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        self._metrics.sent.inc(len(message.get("body", b"")))
+            number = (b"x-request-id", (request_id.get() or "").encode())
+            message = {**message, "headers": [*message.get("headers", ()), number]}
+        size = len(message.get("body", b""))
+        self.sent += size
+        self._metrics.sent.inc(size)
         await self._send(message)

@@ -1,4 +1,4 @@
-"""The command ``sideplug-cloud``: pull, list, serve, compile."""
+"""The command ``sideplug-cloud``: pull, list, serve, compile, keys."""
 
 import argparse
 import json
@@ -86,10 +86,11 @@ def _list(args: argparse.Namespace, settings: Settings) -> int:
 def _serve(args: argparse.Namespace, settings: Settings) -> int:
     from transformers.utils import logging
 
-    from cloud_service.serve import log_to_stderr, serve
+    from cloud_service.logs import log_to_stderr
+    from cloud_service.serve import serve
     from cloud_service.service import build
 
-    log_to_stderr()
+    log_to_stderr(settings.log_level)
     logging.disable_progress_bar()
 
     def tell(event: str, text: str, url: str) -> None:
@@ -116,6 +117,33 @@ def _compile(args: argparse.Namespace, settings: Settings) -> int:
         f"kit {manifest.id} of recipe {manifest.recipe}: {size / 1e6:.1f} MB, {seconds} s",
     )
     return 0
+
+
+def _keys(args: argparse.Namespace, settings: Settings) -> int:
+    from cloud_service.keys import KeyLimits, KeyStore
+
+    store = KeyStore(settings.keys_file)
+    if args.action == "list":
+        found = [asdict(key) for key in store]
+        _print(args, found, "\n".join(map(_key_line, found)) or "There are no keys.")
+        return 0
+    if args.name is None:
+        raise BadSetting(f"keys {args.action} needs the name of a key")
+    if args.action == "add":
+        limits = KeyLimits(**{item.name: getattr(args, item.name) for item in fields(KeyLimits)})
+        key = store.add(args.name, limits)
+        _say("This is the only time the key is shown; on the device it is SIDEPLUG_KEY.")
+        _print(args, {"name": args.name, "key": key}, key)
+    else:
+        store.revoke(args.name)
+        _print(args, {"name": args.name}, f"Key {args.name} is good for nothing any more.")
+    return 0
+
+
+def _key_line(key: dict[str, Any]) -> str:
+    limits = [f"{value:,} {name}" for name, value in key["limits"].items() if value is not None]
+    until = f"revoked {key['revoked']}" if key["revoked"] else ", ".join(limits) or "no limits"
+    return f"{key['name']:24} {key['id']}  since {key['created']}  {until}"
 
 
 def _give_way() -> None:
@@ -161,6 +189,18 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--background", action="store_true", help="give way to other programs")
 
 
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("add", "list", "revoke"))
+    parser.add_argument("name", nargs="?", help="who has the key, for example a device")
+    limits = parser.add_argument_group("limits of a new key", "None where nothing is said.")
+    for flag, help in (
+        ("--sessions", "sessions at a time"),
+        ("--tokens-per-minute", "tokens the backbone reads"),
+        ("--bytes-per-day", "bytes of requests and answers"),
+    ):
+        limits.add_argument(flag, type=int, metavar="N", help=help)
+
+
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the flag of a setting. Its value is read with those of the other sources."""
     item = next(item for item in fields(Settings) if item.name == name)
@@ -172,7 +212,7 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
         options |= {"action": "append", "metavar": "NAME"}
     else:
         options["metavar"] = type(item.default).__name__.upper()
-    parser.add_argument(f"--{name}", **options)
+    parser.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
 def _shown(default: object) -> str:
@@ -209,6 +249,14 @@ COMMANDS = (
         "Compiles what a device needs to train a plugin by a recipe. serve does it by itself.",
         _add_compile,
         _compile,
+    ),
+    Command(
+        "keys",
+        "add, list and revoke API keys",
+        "Decides who may use the service and how much. As soon as there is a key, every request "
+        "needs one; a running service sees each change at once.",
+        _add_keys,
+        _keys,
     ),
 )
 """What ``sideplug-cloud`` can do. To add one: a row."""

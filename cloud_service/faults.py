@@ -1,18 +1,23 @@
 """Where every error of a request becomes a fault, once."""
 
 import logging
-import secrets
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from cloud_service.logs import request_id
 from protocol.errors import (
+    Draining,
     Fault,
     InternalFault,
+    KeyMissing,
+    KeyUnknown,
     KitNotReady,
     MalformedMessage,
+    QuotaSpent,
+    SessionQuota,
     TooManySessions,
     UnknownEndpoint,
     WrongMethod,
@@ -20,7 +25,12 @@ from protocol.errors import (
 
 log = logging.getLogger("sideplug.cloud")
 
-_PATIENCE: dict[type[Fault], int] = {KitNotReady: 5, TooManySessions: 5}
+_PATIENCE: dict[type[Fault], int] = {
+    Draining: 5,
+    KitNotReady: 5,
+    TooManySessions: 5,
+    SessionQuota: 5,
+}
 """Seconds after which it is worth asking again, where it is not one."""
 
 
@@ -28,7 +38,7 @@ def as_fault(error: Exception) -> Fault:
     """Return the fault itself, or an internal one whose number finds the stack in the log."""
     if isinstance(error, Fault):
         return error
-    number = secrets.token_hex(4)
+    number = request_id.get() or "unknown"
     log.error("request %s failed", number, exc_info=error)
     return InternalFault(request=number)
 
@@ -48,6 +58,15 @@ def framework_fault(request: Request, error: Exception) -> Fault:
 
 
 def fault_answer(fault: Fault) -> Response:
-    """Return a fault as JSON with its status, and when to ask again where that may help."""
-    wait = {"Retry-After": str(_PATIENCE.get(type(fault), 1))} if fault.status == 503 else None
-    return JSONResponse(fault.to_json(), fault.status, headers=wait)
+    """Return a fault as JSON with its status, and when to ask again or with what."""
+    return JSONResponse(fault.to_json(), fault.status, headers=_headers(fault))
+
+
+def _headers(fault: Fault) -> dict[str, str]:
+    if isinstance(fault, QuotaSpent):
+        return {"Retry-After": str(fault.details["seconds"])}
+    if fault.status in (429, 503):
+        return {"Retry-After": str(_PATIENCE.get(type(fault), 1))}
+    if isinstance(fault, KeyMissing | KeyUnknown):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}

@@ -1,28 +1,34 @@
 """Runs a service on a socket until somebody stops it."""
 
-import logging
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from cloud_service.admission import Admission
 from cloud_service.app import create_app
 from cloud_service.errors import BadSetting, CloudError
+from cloud_service.pace import PacedProtocol
 from cloud_service.runner import State
 from cloud_service.service import Service
+from cloud_service.settings import Settings
 
 Tell = Callable[[str, str, str], None]
 """Takes the name of an event, a sentence on it, and the service's address."""
 BACKLOG = 1024
 KEEP_ALIVE = 75
 """Seconds that a connection may be silent: a person reads and types between two answers."""
+DRAIN_SECONDS = 20.0
+"""Seconds that requests under way get when the service is stopped."""
 PATIENCE = 5
-"""Seconds that answers under way get when the service is stopped."""
+"""Seconds more, until what is still under way is cut off."""
 
 
 def serve(service: Service, tell: Tell) -> None:
@@ -36,8 +42,8 @@ def serve(service: Service, tell: Tell) -> None:
     """
     app = create_app(service)
     opened = listen(service.settings.host, service.settings.port)
-    server = server_for(app)
-    name, url = service.pulled.record.display_name, url_of(opened)
+    server = server_for(app, service.settings, service.admission)
+    name, url = service.pulled.record.display_name, url_of(opened, bool(service.settings.tls_cert))
 
     def loaded() -> None:
         if service.runner.state is State.FAILED:
@@ -76,25 +82,68 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def url_of(opened: socket.socket) -> str:
+def url_of(opened: socket.socket, tls: bool = False) -> str:
     """Return the address that a browser would take."""
     host, port = opened.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def server_for(app: FastAPI) -> uvicorn.Server:
-    """Return the server, which logs no request: paths hold the names of sessions."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=PATIENCE,
-        )
+class DrainingServer(uvicorn.Server):
+    """
+    uvicorn, which closes the door first when it is asked to stop, and ends when nobody is inside.
+
+    Asked a second time it does not wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, admission: Admission) -> None:
+        super().__init__(config)
+        self._admission = admission
+        self._until = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal that asks to stop."""
+        if self._admission.draining:
+            super().handle_exit(sig, frame)
+        else:
+            self._captured_signals.append(sig)
+            self._until = time.monotonic() + DRAIN_SECONDS
+            self._admission.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say, ten times a second, whether it is time to end."""
+        drained = self._admission.running == 0 or time.monotonic() >= self._until
+        if self._admission.draining and drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def server_for(app: FastAPI, settings: Settings, admission: Admission) -> DrainingServer:
+    """
+    Return the server, which logs no request: paths hold the names of sessions.
+
+    Raises:
+        BadSetting: Certificate and private key cannot be read, or do not fit together.
+
+    """
+    config = uvicorn.Config(
+        app,
+        http=PacedProtocol,
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=PATIENCE,
+        ssl_certfile=settings.tls_cert or None,
+        ssl_keyfile=settings.tls_key or None,
     )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise BadSetting(f"TLS cannot be set up: {error.strerror or error}") from None
+    return DrainingServer(config, admission)
 
 
 @contextmanager
@@ -109,9 +158,3 @@ def _sigterm_is_no_error() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def log_to_stderr() -> None:
-    """Let the service's own log and the server's warnings be seen."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("sideplug.cloud").setLevel(logging.INFO)

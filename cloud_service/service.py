@@ -1,10 +1,12 @@
 """Everything that one running service is made of, in one place for the routes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cloud_service.admission import Admission
 from cloud_service.backbones.base import Backbone
 from cloud_service.backbones.causal import CausalBackbone
 from cloud_service.backbones.loading import fastest_dtype, load_model
+from cloud_service.keys import KeyStore
 from cloud_service.kits import Kits
 from cloud_service.metrics import Metrics
 from cloud_service.registry import Pulled, Registry
@@ -12,6 +14,7 @@ from cloud_service.runner import Runner
 from cloud_service.sessions import Sessions
 from cloud_service.settings import Settings
 from protocol.facts import BackboneFacts
+from protocol.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Service:
     runner: Runner
     sessions: Sessions
     kits: Kits
+    admission: Admission
 
 
 def build(settings: Settings) -> Service:
@@ -37,10 +41,13 @@ def build(settings: Settings) -> Service:
         CompileFailed: A recipe is not known.
 
     """
-    settings.require_safe_address()
+    keys = KeyStore(settings.keys_file)
+    settings.require_safe_address(bool(keys))
     pulled = Registry(settings.cache).find(settings.backbone)
     dtype = fastest_dtype() if settings.dtype == "auto" else settings.dtype
-    facts = pulled.record.facts(dtype)
+    facts = pulled.record.facts(dtype, Limits(frame_bytes=settings.body_bytes))
+    if settings.context:
+        facts = replace(facts, positions=min(facts.positions, settings.context))
     metrics = Metrics()
 
     def load() -> Backbone:
@@ -62,4 +69,5 @@ def build(settings: Settings) -> Service:
             idle=settings.idle,
         ),
         kits=Kits(settings.cache, facts, settings.recipe),
+        admission=Admission(keys),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from cloud_service.backbones.base import Backbone, Span
 from cloud_service.backbones.pages import Cache, PagePool
 from cloud_service.checks import check_answer, check_ids, check_wants
+from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
 from protocol import versions
 from protocol.errors import (
@@ -17,6 +18,7 @@ from protocol.errors import (
     Fault,
     PositionMismatch,
     SessionNotFound,
+    SessionQuota,
     TooManySessions,
 )
 from protocol.facts import BackboneFacts
@@ -41,8 +43,10 @@ class Answer:
 class Session:
     """One device's place in the backbone. All but ``busy`` and ``seen`` is the model thread's."""
 
-    def __init__(self, name: str, wants: Wants, cache: Cache, now: float) -> None:
+    def __init__(self, name: str, owner: str, wants: Wants, cache: Cache, now: float) -> None:
         self.name = name
+        self.owner = owner
+        """Name of the key it was opened with; nobody else can see it."""
         self.wants = wants
         self.cache = cache
         self.last: Answer | None = None
@@ -95,45 +99,52 @@ class Sessions:
         """Return the positions that one session can hold."""
         return min(self._facts.positions, pool.positions)
 
-    def open(self, wants: Wants, backbone: Backbone) -> SessionOpened:
+    def open(
+        self, wants: Wants, backbone: Backbone, owner: str = LOCAL, most: int | None = None
+    ) -> SessionOpened:
         """
-        Open a session.
+        Open a session of ``owner``, who may have ``most`` at a time.
 
         Raises:
+            SessionQuota: The owner has as many already.
             TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
             TooManySessions: Every place is taken, and no session has been idle for long enough.
 
         """
         check_wants(wants, self._facts)
         self.expire()
+        if most is not None and sum(session.owner == owner for session in self) >= most:
+            raise SessionQuota(limit=most)
         if len(self._open) >= self._limit:
             raise TooManySessions(limit=self._limit)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        self._open[name] = Session(name, wants, Cache(backbone.pool), self._clock())
+        self._open[name] = Session(name, owner, wants, Cache(backbone.pool), self._clock())
         room = self.room(backbone.pool)
         return SessionOpened(session=name, position=0, limit=room, idle_seconds=self._idle)
 
-    def use(self, name: str) -> "Use":
+    def use(self, name: str, owner: str = LOCAL) -> "Use":
         """
         Return a context manager within which the session cannot expire.
 
         Raises:
-            SessionNotFound: It never was, has been closed, or was idle too long.
+            SessionNotFound: It never was, has been closed, was idle too long, or is another's.
 
         """
         self.expire()
-        session = self._open.get(name)
-        if session is None:
-            raise SessionNotFound(session=name)
-        return Use(session, self._clock)
+        return Use(self._find(name, owner), self._clock)
 
-    def close(self, name: str) -> None:
+    def close(self, name: str, owner: str = LOCAL) -> None:
         """End a session, or raise ``SessionNotFound``."""
-        session = self._open.pop(name, None)
-        if session is None:
-            raise SessionNotFound(session=name)
+        session = self._find(name, owner)
+        del self._open[name]
         session.cache.release()
+
+    def _find(self, name: str, owner: str) -> Session:
+        session = self._open.get(name)
+        if session is None or session.owner != owner:
+            raise SessionNotFound(session=name)
+        return session
 
     def expire(self) -> None:
         """End the sessions that were idle too long."""

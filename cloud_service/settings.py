@@ -12,10 +12,21 @@ from typing import Any
 from platformdirs import user_cache_dir, user_config_dir
 
 from cloud_service.errors import BadSetting
+from cloud_service.logs import LEVELS
 
 PREFIX = "SIDEPLUG_CLOUD_"
 CACHE_VARIABLE = "SIDEPLUG_CACHE"
 DTYPES = ("auto", "f32", "bf16")
+_RANGES: Mapping[str, tuple[int, int | None]] = {
+    "port": (0, 65535),
+    "threads": (0, None),
+    "sessions": (1, None),
+    "kv": (1, None),
+    "queue": (1, None),
+    "context": (0, None),
+    "body_bytes": (2**12, 2**31),
+}
+"""Lowest and highest value, None for any."""
 
 _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -33,12 +44,14 @@ class Settings:
     """Where pulled backbones and compiled kits are kept."""
     backbone: str = _setting("smollm2-135m-instruct", "name of the pulled backbone to serve")
     host: str = _setting(
-        "127.0.0.1", "address to listen on; anything but loopback needs --insecure"
+        "127.0.0.1", "address to listen on; anything but loopback needs keys and TLS"
     )
     port: int = _setting(8471, "port to listen on; 0 takes a free one")
     insecure: bool = _setting(
-        False, "listen to the network without keys and TLS: anyone may use it"
+        False, "listen to the network without keys or TLS, as behind a proxy that has them"
     )
+    tls_cert: str = _setting("", "PEM file with the certificate and its chain; switches TLS on")
+    tls_key: str = _setting("", "PEM file with the certificate's private key")
     dtype: str = _setting(
         "auto",
         "numbers the backbone computes in: f32, bf16 (rounded), or auto: bf16 where it is faster",
@@ -49,31 +62,43 @@ class Settings:
     kv: int = _setting(2048, "megabytes for keys and values of all sessions together")
     idle: float = _setting(900.0, "seconds without a step after which a session ends")
     queue: int = _setting(256, "requests that may wait for the model")
+    context: int = _setting(0, "most positions of one session or text; 0: what the backbone has")
+    body_bytes: int = _setting(2**26, "most bytes of one request or answer")
+    log_level: str = _setting("info", "least that is logged: debug (every request), info, warning")
 
     def __post_init__(self) -> None:
-        _at_least("port", self.port, 0)
-        _at_least("threads", self.threads, 0)
-        for name in ("sessions", "kv", "queue"):
-            _at_least(name, getattr(self, name), 1)
-        if self.port > 65535:
-            raise BadSetting(f"port must be at most 65535, but is {self.port}")
+        for name, (lowest, highest) in _RANGES.items():
+            _within(name, getattr(self, name), lowest, highest)
         if not (math.isfinite(self.idle) and self.idle >= 1):
             raise BadSetting(f"idle must be at least 1 second, but is {self.idle}")
-        if self.dtype not in DTYPES:
-            raise BadSetting(f"dtype must be one of {', '.join(DTYPES)}, but is {self.dtype}")
+        for name, choices in (("dtype", DTYPES), ("log_level", LEVELS)):
+            if getattr(self, name) not in choices:
+                raise BadSetting(
+                    f"{name} must be one of {', '.join(choices)}, but is {getattr(self, name)}"
+                )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise BadSetting("tls_cert and tls_key need each other")
 
     @property
     def model_threads(self) -> int:
         """Threads the model may use."""
         return self.threads or os.cpu_count() or 1
 
-    def require_safe_address(self) -> None:
+    @property
+    def keys_file(self) -> Path:
+        """Where the digests of the API keys are kept."""
+        return self.cache / "keys.sqlite"
+
+    def require_safe_address(self, has_keys: bool) -> None:
         """Refuse to serve the network by accident."""
-        if not self.insecure and not _is_loopback(self.host):
-            raise BadSetting(
-                f"{self.host} can be reached from the network, and there are neither keys nor TLS",
-                "Listen on 127.0.0.1 behind a proxy that has both, or add --insecure.",
-            )
+        if self.insecure or _is_loopback(self.host) or (has_keys and self.tls_cert):
+            return
+        lacks = [name for name, there in (("keys", has_keys), ("TLS", self.tls_cert)) if not there]
+        raise BadSetting(
+            f"{self.host} can be reached from the network, and there is no {' and no '.join(lacks)}",
+            "Make a key (sideplug-cloud keys add NAME) and give --tls-cert and --tls-key; or listen "
+            "on 127.0.0.1 behind a proxy that has both; or add --insecure.",
+        )
 
 
 def load(
@@ -153,9 +178,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _at_least(name: str, value: int, lowest: int) -> None:
+def _within(name: str, value: int, lowest: int, highest: int | None) -> None:
     if value < lowest:
         raise BadSetting(f"{name} must be at least {lowest}, but is {value}")
+    if highest is not None and value > highest:
+        raise BadSetting(f"{name} must be at most {highest}, but is {value}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,8 @@ Everything that one side can tell the other about what went wrong.
   * ServiceFault: the request was understood and cannot be served
     * SessionNotFound, PositionMismatch, ContextExceeded, TokenOutOfRange, TapOutOfRange, TooManySessions
     * KitNotFound, KitNotReady, UnknownRecipe
-    * Loading, Overloaded, InternalFault, UnknownEndpoint, WrongMethod
+    * Loading, Overloaded, Draining, InternalFault, UnknownEndpoint, WrongMethod
+    * KeyMissing, KeyUnknown, KeyRevoked, QuotaSpent, SessionQuota
   * UnknownFault: the other side knows a fault that this one does not
 
 A fault travels as JSON, in a frame or as the body of an HTTP answer, and is the same class again
@@ -264,6 +265,14 @@ class Overloaded(ServiceFault):
     hint = "Try again in a moment."
 
 
+class Draining(ServiceFault):
+    """The service finishes what it has begun, and begins nothing more."""
+
+    number, code, status = 402, "draining", 503
+    sentence = "the service is being stopped"
+    hint = "Try again in a moment, or at another address of the service."
+
+
 class InternalFault(ServiceFault):
     """The service itself is at fault."""
 
@@ -286,6 +295,46 @@ class WrongMethod(ServiceFault):
     number, code, status = 601, "wrong_method", 405
     sentence = "{path} does not answer to {method}"
     hint = "Compare the request with the protocol's specification."
+
+
+class KeyMissing(ServiceFault):
+    """The service asks for a key and got none."""
+
+    number, code, status = 700, "key_missing", 401
+    sentence = "a key is needed here"
+    hint = "Ask whoever runs the service for a key, and set SIDEPLUG_KEY to it."
+
+
+class KeyUnknown(ServiceFault):
+    """What was sent is no key of this service."""
+
+    number, code, status = 701, "key_unknown", 401
+    sentence = "the key is not one of this service"
+    hint = "Compare the key and the address with what you were given."
+
+
+class KeyRevoked(ServiceFault):
+    """The key is no longer good."""
+
+    number, code, status = 702, "key_revoked", 403
+    sentence = "key {key} has been revoked"
+    hint = "Ask whoever runs the service for a new key."
+
+
+class QuotaSpent(ServiceFault):
+    """The key has used what it may use for now."""
+
+    number, code, status = 703, "quota_spent", 429
+    sentence = "the key has spent its {limit} {unit}; {seconds} seconds until it may go on"
+    hint = "Wait for so long, or ask whoever runs the service for more."
+
+
+class SessionQuota(ServiceFault):
+    """The key has as many sessions as it may have."""
+
+    number, code, status = 704, "session_quota", 429
+    sentence = "all {limit} sessions of the key are in use"
+    hint = "Close a session; idle ones end by themselves."
 
 
 class UnknownFault(Fault):
@@ -320,9 +369,15 @@ _ALL: tuple[type[Fault], ...] = (
     UnknownRecipe,
     Loading,
     Overloaded,
+    Draining,
     InternalFault,
     UnknownEndpoint,
     WrongMethod,
+    KeyMissing,
+    KeyUnknown,
+    KeyRevoked,
+    QuotaSpent,
+    SessionQuota,
     UnknownFault,
 )
 

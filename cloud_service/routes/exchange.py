@@ -8,6 +8,7 @@ from typing import cast
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
+from cloud_service.admission import Caller
 from cloud_service.service import Service
 from protocol.errors import FrameTooLarge
 
@@ -17,6 +18,11 @@ FRAMES = "application/vnd.sideplug.frame"
 def service_of(request: Request) -> Service:
     """Return the service that a request was sent to."""
     return cast(Service, request.app.state.service)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who sent a request."""
+    return cast(Caller, request.scope["caller"])
 
 
 async def chunks(request: Request, limit: int) -> AsyncGenerator[bytes]:

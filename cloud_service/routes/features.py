@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from cloud_service.backbones.base import Backbone
 from cloud_service.checks import check_text, check_wants
 from cloud_service.faults import as_fault
-from cloud_service.routes.exchange import FRAMES, chunks, service_of
+from cloud_service.routes.exchange import FRAMES, caller_of, chunks, service_of
 from cloud_service.runner import Priority
 from cloud_service.service import Service
 from cloud_service.sessions import Session, alone
@@ -34,15 +34,16 @@ async def features(request: Request) -> Response:
     With the query parameter ``behind``, a session's name, each text is read behind what that session
     holds, which stays as it is: a prefix is paid for once and shared by all texts.
     """
-    service = service_of(request)
+    service, caller = service_of(request), caller_of(request)
     service.runner.require_ready()  # before the body is taken in
     wants = _wants(request, service)
     name = request.query_params.get("behind")
-    place: Place = nullcontext() if name is None else service.sessions.use(name)
+    place: Place = nullcontext() if name is None else service.sessions.use(name, caller.owner)
     # The whole body first: a client writes all of it before it reads, so answering earlier
     # could leave both sides waiting for the other to read.
     with place as session:
         texts = await _texts(request, service, wants, session)
+    caller.tokens.spend(sum(len(text.ids) for text in texts))
     return StreamingResponse(_frames(service, wants, texts, place), media_type=FRAMES)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from cloud_service.backbones.base import Backbone
-from cloud_service.routes.exchange import body, frame_answer, service_of
+from cloud_service.routes.exchange import body, caller_of, frame_answer, service_of
 from cloud_service.runner import Priority
 from cloud_service.service import Service
 from cloud_service.sessions import Session
@@ -23,11 +23,12 @@ router = APIRouter(prefix="/v1/sessions")
 @router.post("")
 async def open_session(request: Request) -> Response:
     """Open a session that answers every step with what it wants."""
-    service = service_of(request)
+    service, caller = service_of(request), caller_of(request)
     limit = service.facts.limits.json_bytes
     asked = SessionRequest.from_json(read_json(await body(request, limit), limit))
     versions.check_spoken(asked.protocol)
-    opened = service.sessions.open(asked.wants, service.runner.require_ready())
+    backbone = service.runner.require_ready()
+    opened = service.sessions.open(asked.wants, backbone, caller.owner, caller.sessions)
     return JSONResponse(opened.to_json(), 201)
 
 
@@ -35,12 +36,13 @@ async def open_session(request: Request) -> Response:
 async def step(request: Request, name: str) -> Response:
     """Read a frame of tokens, answer with a frame of states."""
     started = time.perf_counter()
-    service = service_of(request)
+    service, caller = service_of(request), caller_of(request)
     limits = service.facts.limits
-    with service.sessions.use(name) as session:
+    with service.sessions.use(name, caller.owner) as session:
         tokens = versions.decode(await body(request, limits.frame_bytes), limits)
         if not isinstance(tokens, Tokens):
             raise MalformedMessage(reason="a step must be a frame of tokens")
+        caller.tokens.spend(len(tokens.ids))
         frame = await asyncio.wrap_future(
             service.runner.submit(Priority.STEP, _stepping(service, session, tokens))
         )
@@ -53,7 +55,7 @@ async def crop(request: Request, name: str) -> Response:
     """Forget what a session has read from a position on."""
     service = service_of(request)
     limit = service.facts.limits.json_bytes
-    with service.sessions.use(name) as session:
+    with service.sessions.use(name, caller_of(request).owner) as session:
         read = Fields(read_json(await body(request, limit), limit), "crop")
         position = read.integer("position")
         stands = await asyncio.wrap_future(
@@ -65,7 +67,7 @@ async def crop(request: Request, name: str) -> Response:
 @router.delete("/{name}")
 async def close(request: Request, name: str) -> Response:
     """End a session."""
-    service_of(request).sessions.close(name)
+    service_of(request).sessions.close(name, caller_of(request).owner)
     return Response(status_code=204)
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from cloud_service import metrics
 from cloud_service.routes.exchange import service_of
-from protocol.errors import Overloaded
+from protocol.errors import Draining, Overloaded
 from protocol.versions import SPOKEN
 
 router = APIRouter()
@@ -29,7 +29,10 @@ async def health(request: Request) -> dict[str, object]:
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, object]:
     """Answer 200 when the next step would be accepted."""
-    runner = service_of(request).runner
+    service = service_of(request)
+    if service.admission.draining:
+        raise Draining()
+    runner = service.runner
     if runner.full:
         raise Overloaded()
     return {"status": "ready", "backbone": runner.require_ready().facts.name}

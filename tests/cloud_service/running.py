@@ -112,13 +112,15 @@ def put_kit(cache: Path, pulled: Pulled, recipe: str) -> KitManifest:
 
 
 @contextmanager
-def running(service: Service) -> Iterator[Running]:
+def running(service: Service, **client: Any) -> Iterator[Running]:
+    """The service with a client of it; ``client`` are further arguments of ``httpx.Client``."""
     with listen("127.0.0.1", 0) as opened:
-        server = server_for(create_app(service))
+        server = server_for(create_app(service), service.settings, service.admission)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()
         try:
-            with httpx.Client(base_url=url_of(opened), timeout=30) as http:
+            url = url_of(opened, bool(service.settings.tls_cert))
+            with httpx.Client(base_url=url, timeout=30, **client) as http:
                 yield Running(service, http, server)
         finally:
             server.should_exit = True

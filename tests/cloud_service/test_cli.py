@@ -11,7 +11,13 @@ import pytest
 
 from cloud_service import cli
 from cloud_service.cli import main
-from tests.cloud_service.running import put_kit
+from cloud_service.keys import KeyStore
+from protocol import versions
+from protocol.errors import Draining, KeyRevoked
+from protocol.limits import Limits
+from protocol.messages import SessionRequest, States
+from protocol.stream import FrameReader
+from tests.cloud_service.running import FINAL, fault_in, ids_of, put_kit, tokens_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +75,30 @@ def test_a_folder_is_pulled_and_listed(folder_of, tmp_path, capsys):
     assert row["bytes"] > 100_000
 
 
+def test_a_key_is_shown_once_listed_and_revoked(tmp_path, capsys):
+    cache = ["--cache", str(tmp_path)]
+    assert main(["keys", "list", *cache]) == 0
+    assert "There are no keys." in capsys.readouterr().out
+    assert main(["keys", "add", "ada", "--sessions", "2", "--json", *cache]) == 0
+    key = json.loads(capsys.readouterr().out)["key"]
+    assert main(["keys", "list", *cache]) == 0
+    shown = capsys.readouterr().out
+    assert "2 sessions" in shown
+    assert key not in shown
+    assert main(["keys", "list", "--json", *cache]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert key.startswith(f"sideplug_{row['id']}_")
+    assert row["limits"] == {"sessions": 2, "tokens_per_minute": None, "bytes_per_day": None}
+    assert main(["keys", "revoke", "ada", *cache]) == 0
+    capsys.readouterr()
+    assert main(["keys", "list", *cache]) == 0
+    assert "revoked" in capsys.readouterr().out
+    store = KeyStore(tmp_path / "keys.sqlite")
+    with pytest.raises(KeyRevoked):
+        store.find(key)
+    store.close()
+
+
 def test_a_kit_that_is_there_is_compiled_in_no_time(cache, pulled_of, capsys, monkeypatch):
     put_kit(cache, pulled_of("llama"), "spa")
     nice = []
@@ -88,6 +118,9 @@ def test_a_kit_that_is_there_is_compiled_in_no_time(cache, pulled_of, capsys, mo
         (["pull", "nothing-known"], 1, "neither a folder nor a hub id"),
         (["serve"], 1, "Run: sideplug-cloud pull smollm2-135m-instruct"),
         (["serve", "--host", "0.0.0.0"], 2, "--insecure"),
+        (["keys", "add"], 2, "keys add needs the name of a key"),
+        (["keys", "revoke", "nobody"], 2, "there is no key nobody"),
+        (["keys", "add", "ada", "--sessions", "0"], 2, "sessions must be at least 1"),
         (["serve", "--port", "x"], 2, "port cannot be 'x'"),
         (["list", "--config", "absent.toml"], 2, "absent.toml"),
         (["compile", "ladder", "--backbone", "../x"], 2, "is no name"),
@@ -154,6 +187,38 @@ def test_a_service_is_stopped_cleanly(sign, code, cache, pulled_of):
         process.send_signal(sign)
         assert process.wait(60) == code
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_service_that_is_stopped_finishes_what_it_has_begun_and_begins_nothing(cache, pulled_of):
+    put_kit(cache, pulled_of("llama"), "spa")
+    process, events = serving(cache, pulled_of("llama").record.name)
+    texts = [versions.encode(tokens_of(ids_of(60, seed))) for seed in range(2000)]
+    query = {"wants": json.dumps(FINAL.to_json())}
+    with process, httpx.Client(base_url=next(events)["url"], timeout=60) as other:
+        next(events)
+        assert other.get("/ready").status_code == 200
+        with httpx.stream(
+            "POST",
+            f"{other.base_url}/v1/features",
+            params=query,
+            content=b"".join(texts),
+            timeout=60,
+        ) as answer:
+            chunks = answer.iter_raw()
+            reader = FrameReader(Limits())
+            frames = list(reader.feed(next(chunks)))
+            process.send_signal(signal.SIGTERM)
+            while other.get("/ready").status_code == 200:
+                pass
+            asked = other.post("/v1/sessions", json=SessionRequest(FINAL).to_json())
+            assert isinstance(fault_in(asked), Draining)
+            assert asked.headers["retry-after"] == "5"
+            for chunk in chunks:
+                frames += reader.feed(chunk)
+        assert len(frames) == len(texts)
+        assert all(isinstance(versions.decode(frame), States) for frame in frames)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.slow

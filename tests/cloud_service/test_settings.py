@@ -40,10 +40,14 @@ VALUES = {
     "idle": ("2.5", 2.5),
     "backbone": ("mine", "mine"),
     "host": ("localhost", "localhost"),
+    "body_bytes": ("70000", 70000),
+    "log_level": ("debug", "debug"),
 }
+ALONE = {"tls_cert", "tls_key"}
+"""Refused without the other."""
 
 
-@pytest.mark.parametrize("name", [item.name for item in fields(Settings)])
+@pytest.mark.parametrize("name", [item.name for item in fields(Settings) if item.name not in ALONE])
 def test_every_setting_can_come_from_flag_environment_and_file(name, tmp_path):
     text, value = VALUES.get(name, ("7", 7))
     variable = "SIDEPLUG_CACHE" if name == "cache" else f"SIDEPLUG_CLOUD_{name.upper()}"
@@ -67,6 +71,10 @@ def test_a_list_in_the_file_is_a_list():
         ({"sessions": 0}, "sessions must be at least 1, but is 0"),
         ({"idle": 0.5}, "idle must be at least 1 second, but is 0.5"),
         ({"idle": "nan"}, "idle must be at least 1 second, but is nan"),
+        ({"body_bytes": 10}, "body_bytes must be at least 4096, but is 10"),
+        ({"log_level": "loud"}, "log_level must be one of debug, info, warning, but is loud"),
+        ({"tls_cert": "mine.pem"}, "tls_cert and tls_key need each other"),
+        ({"context": -1}, "context must be at least 0, but is -1"),
         ({"dtype": "int4"}, "dtype must be one of auto, f32, bf16, but is int4"),
         ({"insecure": "perhaps"}, "insecure cannot be 'perhaps'"),
     ],
@@ -93,12 +101,22 @@ def test_a_file_that_was_named_must_be_there(tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_is_safe(host):
-    load({"host": host}, {}).require_safe_address()
+    load({"host": host}, {}).require_safe_address(has_keys=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_the_network_is_refused_unless_it_is_asked_for(host):
-    with pytest.raises(BadSetting, match="neither keys nor TLS") as refused:
-        load({"host": host}, {}).require_safe_address()
+@pytest.mark.parametrize(
+    ("keys", "tls", "words"),
+    [(False, False, "no keys and no TLS"), (True, False, "no TLS"), (False, True, "no keys")],
+)
+def test_the_network_is_refused_without_keys_and_tls_unless_it_is_asked_for(host, keys, tls, words):
+    files = {"tls_cert": "cert.pem", "tls_key": "key.pem"} if tls else {}
+    with pytest.raises(BadSetting, match=f"there is {words}$") as refused:
+        load({"host": host, **files}, {}).require_safe_address(keys)
     assert "--insecure" in refused.value.hint
-    load({"host": host, "insecure": True}, {}).require_safe_address()
+    load({"host": host, "insecure": True, **files}, {}).require_safe_address(keys)
+
+
+def test_the_network_is_served_with_keys_and_tls():
+    both = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
+    load({"host": "0.0.0.0", **both}, {}).require_safe_address(has_keys=True)
