@@ -31,7 +31,7 @@ ENV SIDEPLUG_CACHE=/data
 EXPOSE 8471
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8471/health', timeout=4)"]
-# A container has to listen on every address to be reached: put TLS and authentication before it.
+# A container has to listen on every address to be reached: add keys, and TLS here or before it.
 CMD ["sideplug-cloud", "serve", "--host", "0.0.0.0", "--insecure"]
 
 FROM base AS device
