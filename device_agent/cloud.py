@@ -15,7 +15,14 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.connection import CloudUnreachable, Connection, T, Traffic
+from device_agent.connection import (
+    PATIENT_TRIES,
+    TRIES,
+    CloudUnreachable,
+    Connection,
+    T,
+    Traffic,
+)
 from protocol import versions
 from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
 from protocol.facts import BackboneFacts
@@ -28,7 +35,7 @@ from protocol.stream import FrameReader
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["CloudClient", "CloudUnreachable", "RemotePlace", "Traffic"]
+__all__ = ["PATIENT_TRIES", "TRIES", "CloudClient", "CloudUnreachable", "RemotePlace", "Traffic"]
 
 BATCH_TOKENS = 8192
 BATCH_TEXTS = 256
@@ -43,17 +50,26 @@ class RemotePlace(NamedTuple):
     position: int
 
 
+class OtherBackbone(CloudUnreachable):
+    """The address hosts another backbone than the one that was asked so far."""
+
+    hint = "Leave that address out, or wait until the cloud hosts the same backbone again."
+
+
 class CloudClient:
     """One connection that is kept open, bounded retries, a limit on everything that comes in.
 
     Args:
-        url: ``http://host:port`` of the cloud.
+        url: ``http://host:port`` of the cloud, or several separated by commas: the next one is
+            asked when one is away. They must host the same backbone.
         limits: Most this side will read; made smaller by what the cloud says in its facts.
         transport: How bytes travel; the network when None.
         sleep: Waits that many seconds between tries.
         random: Spreads the waits, so that devices do not come back all at once.
         on_traffic: Told of every request, failed ones too.
         patience: Seconds to wait for an answer's next bytes.
+        key: Sent with every request when the cloud wants one.
+        authority: PEM file of whom to trust for https; those of the system when empty.
     """
 
     def __init__(
@@ -66,8 +82,11 @@ class CloudClient:
         random: Random | None = None,
         on_traffic: Callable[[Traffic], None] | None = None,
         patience: float = 300.0,
+        key: str = "",
+        authority: str = "",
     ) -> None:
         self.limits = limits or Limits()
+        self._fingerprint: str | None = None
         self._connection = Connection(
             url,
             limits=self.limits,
@@ -76,6 +95,9 @@ class CloudClient:
             random=random or Random(),
             on_traffic=on_traffic,
             patience=patience,
+            key=key,
+            authority=authority,
+            identify=self._identify,
         )
 
     def __enter__(self) -> Self:
@@ -95,8 +117,13 @@ class CloudClient:
 
     @property
     def url(self) -> str:
-        """Address of the cloud."""
+        """Address of the cloud that is asked at present."""
         return self._connection.url
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of it."""
+        return self._connection.host
 
     def facts(self) -> BackboneFacts:
         """What the cloud says of its backbone.
@@ -106,6 +133,7 @@ class CloudClient:
         """
         facts = BackboneFacts.from_json(self._json("facts", "GET", "/v1/backbone"))
         _check_spoken(facts)
+        self._fingerprint = facts.fingerprint
         self.limits = smaller_of(self.limits, facts.limits)
         return facts
 
@@ -132,25 +160,27 @@ class CloudClient:
         with self._connection.answer("kit", "GET", f"/v1/kits/{kit_id}/files/{name}") as answer:
             yield from answer.chunks()
 
-    def open_session(self, request: SessionRequest) -> SessionOpened:
+    def open_session(self, request: SessionRequest, tries: int = TRIES) -> SessionOpened:
         """Begin a session; its wants hold for all of its steps."""
         return SessionOpened.from_json(
-            self._json("session", "POST", "/v1/sessions", request.to_json())
+            self._json("session", "POST", "/v1/sessions", request.to_json(), tries)
         )
 
-    def step(self, session: str, tokens: Tokens) -> States:
+    def step(self, session: str, tokens: Tokens, tries: int = TRIES) -> States:
         """Send tokens, get the states of the last ``tokens.wanted`` of them.
 
         Safe to repeat: the cloud answers a step id it has just seen with the same bytes.
         """
         path, content = f"/v1/sessions/{session}/step", versions.encode(tokens)
-        body = self._connection.whole("step", "POST", path, content, limit=self.limits.frame_bytes)
+        body = self._connection.whole(
+            "step", "POST", path, content, limit=self.limits.frame_bytes, tries=tries
+        )
         return _states(body, self.limits, tokens)
 
-    def crop(self, session: str, position: int) -> int:
+    def crop(self, session: str, position: int, tries: int = TRIES) -> int:
         """Forget the session's tokens from ``position`` on; gives the position it is at now."""
         path = f"/v1/sessions/{session}/crop"
-        data = self._json("session", "POST", path, {"position": position})
+        data = self._json("session", "POST", path, {"position": position}, tries)
         if not isinstance(data, dict) or data.get("position") != position:
             raise MalformedMessage(reason=f"a crop to {position} was not confirmed")
         return position
@@ -194,11 +224,26 @@ class CloudClient:
                     yield states
             except (CloudUnreachable, Fault) as error:
                 failures += 1
-                self._connection.pause_or_raise(failures, error)
+                tries = PATIENT_TRIES if done else TRIES
+                self._connection.pause_or_raise(failures, error, tries)
 
     def retry(self, call: Callable[[], T]) -> T:
         """Give what ``call`` gives, trying again while the cloud is away or too busy for now."""
         return self._connection.retry(call)
+
+    def doubt(self) -> None:
+        """Have the cloud say which backbone it hosts before anything else is asked of it."""
+        self._connection.doubt()
+
+    def _identify(self) -> None:
+        """Raise ``OtherBackbone`` when the backbone is not the one of the facts."""
+        if self._fingerprint is None:
+            return
+        limit = self.limits.json_bytes
+        with self._connection.answer("facts", "GET", "/v1/backbone") as answer:
+            facts = BackboneFacts.from_json(read_json(answer.read(limit), limit))
+        if facts.fingerprint != self._fingerprint:
+            raise OtherBackbone(self.url, f"it hosts another backbone ({facts.name}) than before")
 
     def _batch(
         self, asked: Sequence[Tokens], wants: Wants, behind: RemotePlace | None
@@ -218,10 +263,13 @@ class CloudClient:
         if left:
             raise MalformedMessage(reason=f"the states of {left} of {len(asked)} texts are missing")
 
-    def _json(self, kind: str, method: str, path: str, data: object = None) -> object:
+    def _json(
+        self, kind: str, method: str, path: str, data: object = None, tries: int = TRIES
+    ) -> object:
         content = b"" if data is None else json.dumps(data).encode()
         limit = self.limits.json_bytes
-        return read_json(self._connection.whole(kind, method, path, content, limit=limit), limit)
+        body = self._connection.whole(kind, method, path, content, limit=limit, tries=tries)
+        return read_json(body, limit)
 
 
 def _check_spoken(facts: BackboneFacts) -> None:

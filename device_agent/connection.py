@@ -4,16 +4,27 @@
 * ``protocol.errors.Fault``: the cloud answered that it cannot do this.
 """
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
 from device_agent.errors import DeviceError
-from protocol.errors import Fault, FrameTooLarge, KitNotReady, MalformedMessage, fault_from_json
+from protocol.errors import (
+    Draining,
+    Fault,
+    FrameTooLarge,
+    KitNotReady,
+    Loading,
+    MalformedMessage,
+    TooManySessions,
+    fault_from_json,
+)
 from protocol.fields import read_json
 from protocol.limits import Limits
 
@@ -22,11 +33,17 @@ T = TypeVar("T")
 FRAME_TYPE = "application/vnd.sideplug.frame"
 
 TRIES = 4
-"""How often a request is sent at most."""
+"""How often a request is sent to an address at most."""
+
+PATIENT_TRIES = 16
+"""The same in the middle of a text: half a minute at least, in which a cloud is started anew."""
 
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 4.0
 """Seconds between tries: doubled each time, never more than the longest."""
+
+LONGEST_ASKED = 30.0
+"""Seconds that are waited because the cloud asks for it; whoever asks for more is not waited for."""
 
 
 class CloudUnreachable(DeviceError):
@@ -42,6 +59,15 @@ class CloudUnreachable(DeviceError):
         self.reason = reason
 
 
+class BadAuthority(DeviceError):
+    """The file of the certificate authority is none."""
+
+    hint = "Correct --ca, SIDEPLUG_CA or the line of config.toml: it names a PEM file."
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"no certificate authority in {path}: {reason}")
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What one request cost, in bytes of the bodies."""
@@ -54,7 +80,12 @@ class Traffic:
 
 
 class Connection:
-    """Requests and answers as bytes. Arguments as ``CloudClient`` describes them."""
+    """
+    Requests and answers as bytes, from one of several addresses. Arguments as ``CloudClient`` has.
+
+    ``identify`` is called before anything else is said to an address that was away or is new: the
+    backbone there may be another one. It raises when it is.
+    """
 
     def __init__(
         self,
@@ -66,27 +97,49 @@ class Connection:
         random: Random,
         on_traffic: Callable[[Traffic], None] | None,
         patience: float,
+        key: str,
+        authority: str,
+        identify: Callable[[], None],
     ) -> None:
-        self.url = url.rstrip("/")
+        self._urls = [one.strip().rstrip("/") for one in url.split(",")]
+        self._place = 0
         self._limits = limits
         self._sleep = sleep
         self._random = random
         self._on_traffic = on_traffic
+        self._identify = identify
+        self._in_doubt = False
         self._asked_pause = 0.0
+        # Compressed answers could grow past every limit.
+        headers = {"accept-encoding": "identity"}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
         self._http = httpx.Client(
             transport=transport,
             timeout=httpx.Timeout(patience, connect=10.0),
-            # Loading the certificates takes 25 ms and some megabytes that plain HTTP does not need.
-            verify=self.url.startswith("https:"),
-            # Compressed answers could grow past every limit.
-            headers={"accept-encoding": "identity"},
+            verify=_trust(self._urls, authority),
+            headers=headers,
         )
+
+    @property
+    def url(self) -> str:
+        """The address that is asked at present."""
+        return self._urls[self._place]
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of it."""
+        return urlsplit(self.url).netloc
 
     def close(self) -> None:
         """Give the connection back."""
         self._http.close()
 
-    def retry(self, call: Callable[[], T]) -> T:
+    def doubt(self) -> None:
+        """Have whoever answers next identify themselves first."""
+        self._in_doubt = True
+
+    def retry(self, call: Callable[[], T], tries: int = TRIES) -> T:
         """Give what ``call`` gives, trying again while the cloud is away or too busy for now."""
         failures = 0
         while True:
@@ -94,18 +147,35 @@ class Connection:
                 return call()
             except (CloudUnreachable, Fault) as error:
                 failures += 1
-                self.pause_or_raise(failures, error)
+                self.pause_or_raise(failures, error, tries)
 
-    def pause_or_raise(self, failures: int, error: CloudUnreachable | Fault) -> None:
-        """Wait before the next try, or raise ``error`` when there is no sense in one."""
-        if failures >= TRIES or not _passing(error):
+    def pause_or_raise(
+        self, failures: int, error: CloudUnreachable | Fault, tries: int = TRIES
+    ) -> None:
+        """Go to the next address, or wait when all were asked, or raise ``error`` after ``tries``."""
+        rounds, others = failures, 0
+        if _gone(error):
+            self._in_doubt = True
+            self._place = (self._place + 1) % len(self._urls)
+            rounds, others = divmod(failures, len(self._urls))
+        if rounds >= tries or not _passing(error):
             raise error
-        longest = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-        wait = longest * self._random.uniform(0.5, 1)
-        self._sleep(max(wait, min(self._asked_pause, LONGEST_PAUSE)))
+        if others:
+            return  # it costs nothing to ask them first
+        if self._asked_pause > LONGEST_ASKED:
+            raise error
+        longest = min(FIRST_PAUSE * 2 ** (rounds - 1), LONGEST_PAUSE)
+        self._sleep(max(longest * self._random.uniform(0.5, 1), self._asked_pause))
 
     def whole(
-        self, kind: str, method: str, path: str, content: bytes = b"", *, limit: int
+        self,
+        kind: str,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        *,
+        limit: int,
+        tries: int = TRIES,
     ) -> bytes:
         """The whole body of an answer; one that is cut short is asked for again."""
 
@@ -113,7 +183,7 @@ class Connection:
             with self.answer(kind, method, path, content) as answer:
                 return answer.read(limit)
 
-        return self.retry(once)
+        return self.retry(once, tries)
 
     @contextmanager
     def answer(
@@ -125,6 +195,7 @@ class Connection:
         query: Mapping[str, str] | None = None,
     ) -> Iterator["Answer"]:
         """Send one request, once. The border: no error of httpx gets past here."""
+        self._be_sure()
         answer = None
         kept = "application/json" if content[:1] == b"{" else FRAME_TYPE
         headers = {"content-type": kept} if content else {}
@@ -145,6 +216,16 @@ class Connection:
                 answer.response.close()
             if self._on_traffic is not None:
                 self._on_traffic(Traffic(kind, len(content), 0 if answer is None else answer.down))
+
+    def _be_sure(self) -> None:
+        if not self._in_doubt:
+            return
+        self._in_doubt = False  # what identifies them is an answer too
+        try:
+            self._identify()
+        except BaseException:
+            self._in_doubt = True
+            raise
 
     def _refusal(self, answer: "Answer") -> CloudUnreachable | Fault:
         """What an answer of another status than 2xx means."""
@@ -193,5 +274,23 @@ class Answer:
 def _passing(error: CloudUnreachable | Fault) -> bool:
     """Whether the same request may do better in a moment."""
     if isinstance(error, Fault):
-        return error.status == 503 and not isinstance(error, KitNotReady)
+        return error.status in (429, 503) and not isinstance(error, KitNotReady)
     return True
+
+
+def _gone(error: CloudUnreachable | Fault) -> bool:
+    """Whether another address may do better; who is merely busy soon does better itself."""
+    return isinstance(error, CloudUnreachable | Draining | Loading | TooManySessions)
+
+
+def _trust(urls: list[str], authority: str) -> ssl.SSLContext | bool:
+    """What certificates are checked against."""
+    # Loading them takes 25 ms and some megabytes that plain HTTP does not need.
+    if not any(url.startswith("https:") for url in urls):
+        return False
+    if not authority:
+        return True
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:  # ssl.SSLError is one
+        raise BadAuthority(authority, error.strerror or str(error)) from None

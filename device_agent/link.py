@@ -61,6 +61,8 @@ class Link:
             sleep=sleep,
             on_traffic=self._record,
             patience=settings.patience,
+            key=settings.key,
+            authority=settings.ca,
         )
 
     def __enter__(self) -> Self:
@@ -124,7 +126,7 @@ class Link:
     def _record(self, traffic: Traffic) -> None:
         self.up += traffic.up
         self.down += traffic.down
-        self.store.record_traffic(self.settings.host, traffic.kind, traffic.up, traffic.down)
+        self.store.record_traffic(self.cloud.host, traffic.kind, traffic.up, traffic.down)
 
 
 def _sha256(path: Path) -> str:

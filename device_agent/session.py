@@ -8,16 +8,20 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.cloud import CloudClient, RemotePlace
+from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable, RemotePlace
 from protocol.errors import MalformedMessage, PositionMismatch, SessionNotFound
 from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
+
+REPLAYS = 4
+"""How often a step may find its session lost. Who is lost as often will be lost again."""
 
 
 class RemoteSession:
     """Tokens in, states out, one request a step.
 
-    When the cloud has forgotten the session, a new one is opened and gets the same tokens again,
-    once a step; the caller sees nothing of it.
+    When the cloud has forgotten the session, was started anew, or another address has to take over,
+    a new session is opened and gets the same tokens again; the caller sees nothing of it. Within a
+    session a cloud that is away is waited for longer than by who only begins.
 
     Args:
         cloud: Where the backbone is.
@@ -75,7 +79,7 @@ class RemoteSession:
         """
         new = [int(i) for i in ids]
         try:
-            self._settle()
+            self._settle(PATIENT_TRIES)
             states = self._send(new, wanted)
         except (SessionNotFound, PositionMismatch):
             states = self._replay(new, wanted)
@@ -89,31 +93,37 @@ class RemoteSession:
         if position < self.position:
             del self._ids[position:]
             self._unsure = True
-            # When the session is gone, the next step finds out as well, and brings back what is kept.
-            with suppress(SessionNotFound):
-                self._settle()
+            # The next step finds out as well, and brings back what is kept.
+            with suppress(CloudUnreachable, SessionNotFound, PositionMismatch):
+                self._settle(tries=1)
 
     def close(self) -> None:
         """Let the cloud forget the session; it may have done so already."""
         with suppress(SessionNotFound):
             self._cloud.close_session(self._opened.session)
 
-    def _open(self) -> SessionOpened:
-        return self._cloud.open_session(SessionRequest(wants=self._wants))
+    def _open(self, tries: int = TRIES) -> SessionOpened:
+        return self._cloud.open_session(SessionRequest(wants=self._wants), tries)
 
-    def _settle(self) -> None:
+    def _settle(self, tries: int) -> None:
         """Bring the cloud to our position after a step that failed, perhaps on its way back."""
         if self._unsure:
-            self._cloud.crop(self._opened.session, self.position)
+            self._cloud.crop(self._opened.session, self.position, tries)
             self._unsure = False
 
     def _replay(self, new: list[int], wanted: int) -> States:
-        self._opened = self._open()
-        past, self._ids = self._ids, []
-        try:
-            return self._send(past + new, wanted)
-        finally:
-            self._ids = past
+        past, lost = self._ids, 0
+        while True:
+            self._cloud.doubt()
+            self._opened, self._ids = self._open(PATIENT_TRIES), []
+            try:
+                return self._send(past + new, wanted)
+            except (SessionNotFound, PositionMismatch):
+                lost += 1
+                if lost == REPLAYS:
+                    raise
+            finally:
+                self._ids = past
 
     def _send(self, new: list[int], wanted: int) -> States:
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
@@ -131,7 +141,7 @@ class RemoteSession:
     def _send_part(self, ids: list[int], position: int, wanted: int) -> States:
         self._steps += 1
         tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32))
-        return self._cloud.step(self._opened.session, tokens)
+        return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES)
 
     def _check(self, states: States) -> None:
         if states.layers != self._wants.layers or (states.final is None) == self._wants.final:

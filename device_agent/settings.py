@@ -3,7 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,7 +44,13 @@ class Settings:
     """Folder with everything the device keeps: store, kits, plugins, features."""
 
     cloud: str = "http://127.0.0.1:8471"
-    """Address of the cloud."""
+    """Address of the cloud, or several separated by commas: the next takes over when one is away."""
+
+    key: str = field(default="", repr=False)
+    """Key of the cloud; from SIDEPLUG_KEY or config.toml, as anybody can read a command line."""
+
+    ca: str = ""
+    """PEM file of the authority behind the cloud's certificate; the system's ones when empty."""
 
     recipe: str = "ladder"
     """Recipe of the plugins trained here, as the cloud names it."""
@@ -62,27 +68,28 @@ class Settings:
     """Seconds to wait for one answer of the cloud."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cloud", self.cloud.rstrip("/"))
+        object.__setattr__(self, "cloud", ",".join(map(_address, self.cloud.split(","))))
         if self.threads == 0:
             object.__setattr__(self, "threads", _cores())
-        address = urlsplit(self.cloud)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise BadSetting("cloud", f"must look like http://host:port, but is {self.cloud!r}")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise BadSetting("key", "must be as the cloud gave it: letters, digits, - and _")
         if not self.recipe:
             raise BadSetting("recipe", "must not be empty")
-        if not 1 <= self.threads <= 1024:
-            raise BadSetting("threads", f"must be 0 to 1024, but is {self.threads}")
         if self.codec not in ("f32", "f16", "bf16", "int8"):
             raise BadSetting("codec", f"must be f32, f16, bf16 or int8, but is {self.codec!r}")
-        if not 0 <= self.prefix <= MOST_PREFIX:
-            raise BadSetting("prefix", f"must be 0 to {MOST_PREFIX}, but is {self.prefix}")
+        for name, most in (("threads", 1024), ("prefix", MOST_PREFIX)):
+            if not 0 <= getattr(self, name) <= most:
+                raise BadSetting(name, f"must be 0 to {most}, but is {getattr(self, name)}")
         if not 0 < self.patience < float("inf"):
             raise BadSetting("patience", f"must be a number of seconds, but is {self.patience}")
 
-    @property
-    def host(self) -> str:
-        """``host:port`` of the cloud, as the egress ledger names it."""
-        return urlsplit(self.cloud).netloc
+
+def _address(text: str) -> str:
+    url = text.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadSetting("cloud", f"must look like http://host:port, but is {url!r}")
+    return url
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
@@ -96,9 +103,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
         BadSetting: A value cannot work, or config.toml is no TOML or names an unknown setting.
     """
     given: dict[str, object] = {
-        field.name: environ[variable(field.name)]
-        for field in fields(Settings)
-        if environ.get(variable(field.name))
+        item.name: environ[variable(item.name)]
+        for item in fields(Settings)
+        if environ.get(variable(item.name))
     }
     given |= {name: value for name, value in flags.items() if value is not None}
     home = Path(str(given.get("home") or platformdirs.user_data_dir("sideplug", appauthor=False)))
@@ -120,10 +127,12 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSetting("file", f"{path} cannot be read: {error}") from error
-    known = {field.name for field in fields(Settings)} - {"home"}
+    known = {item.name for item in fields(Settings)} - {"home"}
     for name in found:
         if name not in known:
             raise BadSetting(name, f"in {path} is unknown; known are {', '.join(sorted(known))}")
+    if "key" in found and os.name == "posix" and path.stat().st_mode & 0o077:
+        raise BadSetting("key", f"stands in {path}, which others can read; run: chmod 600 {path}")
     return found
 
 

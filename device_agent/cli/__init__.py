@@ -45,7 +45,8 @@ Begin with:
 
 SETTINGS_HELP = {
     "home": "folder for everything the device keeps",
-    "cloud": "address of the cloud (default http://127.0.0.1:8471)",
+    "cloud": "address of the cloud, or several with commas (default http://127.0.0.1:8471)",
+    "ca": "PEM file of the authority behind the cloud's certificate (default: the system's)",
     "recipe": "recipe of new plugins (default ladder)",
     "threads": "threads for arithmetic (default: the cores, four at most)",
     "codec": "how hidden states travel: f32, f16, bf16, int8 (default f16)",
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Command] = {name: _command(name) for name in names}
     args = _parser(commands).parse_args(words)
     try:
-        flags = {field.name: getattr(args, field.name) for field in fields(Settings)}
+        flags = {field.name: getattr(args, field.name, None) for field in fields(Settings)}
         return commands[args.command].run(args, load(flags, os.environ))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -121,7 +122,9 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "settings", "Each has a SIDEPLUG_* variable and a line in config.toml as well."
+        "settings",
+        "Each has a SIDEPLUG_* variable and a line in config.toml as well. The cloud's key has only "
+        "these two, SIDEPLUG_KEY and key: everybody on a machine can read command lines.",
     )
     group.add_argument("--json", action="store_true", help="print JSON for programs")
     for name, text in SETTINGS_HELP.items():

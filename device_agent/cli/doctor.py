@@ -124,7 +124,7 @@ def check_libraries(_report: Report) -> Iterator[Finding]:
 
 def check_settings(report: Report) -> Iterator[Finding]:
     """Nothing can be wrong with them any more: settings are refused when they are read."""
-    values = (f"{f.name}={getattr(report.settings, f.name)}" for f in fields(Settings))
+    values = (f"{f.name}={getattr(report.settings, f.name)}" for f in fields(Settings) if f.repr)
     yield Finding("settings", True, " ".join(values))
 
 
@@ -151,7 +151,12 @@ def check_cloud(report: Report) -> Iterator[Finding]:
 
     settings = report.settings
     try:
-        with CloudClient(settings.cloud, patience=settings.patience) as cloud:
+        with CloudClient(
+            settings.cloud,
+            patience=settings.patience,
+            key=settings.key,
+            authority=settings.ca,
+        ) as cloud:
             report.facts = cloud.facts()
     except (DeviceError, Fault) as error:
         yield Finding("cloud", False, str(error), error.hint)

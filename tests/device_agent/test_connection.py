@@ -14,12 +14,17 @@ from protocol.errors import (
     Fault,
     FrameTooLarge,
     InternalFault,
+    KeyMissing,
+    KeyRevoked,
+    KeyUnknown,
     KitNotReady,
     Loading,
     MalformedMessage,
     Overloaded,
     PositionMismatch,
+    QuotaSpent,
     SessionNotFound,
+    SessionQuota,
     TrailingBytes,
     TruncatedFrame,
     UnsupportedVersion,
@@ -75,12 +80,37 @@ def test_tries_are_bounded(talk_to):
     assert len(talk.pauses) == TRIES - 1
 
 
-@pytest.mark.parametrize(("asked", "pause"), [("7", 7.0), ("9999", 30.0)])
-def test_the_pause_is_what_the_cloud_asks_for_within_reason(talk_to, asked, pause):
-    busy = fault_answer(Overloaded(), retry_after=asked)
-    talk, _ = talk_to(in_turn(busy, Answer(frame(states()))))
+SPENT = QuotaSpent(limit=9, unit="tokens a minute", seconds=7)
+
+
+@pytest.mark.parametrize("fault", [Overloaded(), SPENT, SessionQuota(limit=1)], ids=str)
+def test_the_pause_is_what_the_cloud_asks_for(talk_to, fault):
+    talk, _ = talk_to(in_turn(fault_answer(fault, retry_after="7"), Answer(frame(states()))))
     talk.cloud.step("abc", TOKENS)
-    assert talk.pauses == [pause]
+    assert talk.pauses == [7.0]
+
+
+def test_who_asks_for_too_long_a_pause_is_not_waited_for(talk_to):
+    talk, server = talk_to(in_turn(fault_answer(SPENT, retry_after="9999")))
+    with pytest.raises(QuotaSpent):
+        talk.cloud.step("abc", TOKENS)
+    assert (talk.pauses, len(server.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyMissing(), KeyUnknown(), KeyRevoked(key="1")], ids=lambda fault: fault.code
+)
+def test_who_is_not_let_in_does_not_ask_again(talk_to, fault):
+    talk, server = talk_to(in_turn(fault_answer(fault)))
+    with pytest.raises(type(fault)):
+        talk.cloud.facts()
+    assert len(server.requests) == 1
+
+
+def test_the_key_goes_with_every_request(talk_to):
+    talk, server = talk_to(in_turn(Answer(frame(states()))), key="sideplug_1_x")
+    talk.cloud.step("abc", TOKENS)
+    assert server.requests[0].headers["authorization"] == "Bearer sideplug_1_x"
 
 
 def test_a_date_in_retry_after_is_not_followed(talk_to):

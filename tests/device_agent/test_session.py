@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from device_agent.cloud import CloudClient, CloudUnreachable
-from device_agent.session import RemoteSession
+from device_agent.session import REPLAYS, RemoteSession
 from protocol.errors import ContextExceeded, MalformedMessage, SessionNotFound
 from protocol.limits import Limits
 from protocol.messages import Wants
@@ -73,10 +73,10 @@ def test_a_session_that_is_forgotten_at_once_again_is_given_up():
     lost = SessionNotFound(session="s")
     opened = {"session": "s", "position": 0, "limit": 9, "idle_seconds": 1}
     replies = [json_answer(opened, 201), json_answer(lost.to_json(), 404)]
-    with ScriptedCloud(in_turn(*replies, *replies)).serving() as server:
+    with ScriptedCloud(in_turn(*replies * (REPLAYS + 1))).serving() as server:
         with CloudClient(server.url) as cloud, pytest.raises(SessionNotFound):
             RemoteSession(cloud, WANTS).step([1])
-    assert len(server.requests) == 4
+    assert len(server.requests) == 2 * (REPLAYS + 1)
 
 
 def test_a_crop_forgets_the_end(toy):
@@ -181,3 +181,30 @@ def test_closing_a_forgotten_session_is_no_error(toy):
     session = RemoteSession(toy.cloud, WANTS)
     toy.backbone.forget()
     session.close()
+
+
+def test_a_session_lost_again_while_it_is_replayed_is_replayed_again(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    toy.backbone.forget()
+    reply, losses = toy.backbone._step, [1, 2]
+
+    def forgetful(*args):
+        if losses.pop():
+            toy.backbone.forget()
+            toy.backbone._step = forgetful if losses else reply
+            raise SessionNotFound(session="s")
+        return reply(*args)
+
+    toy.backbone._step = forgetful
+    expect(session.step([7]), [4, 5, 6, 7], 3)
+
+
+def test_a_crop_while_the_cloud_is_away_is_made_good_by_the_next_step(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5, 6])
+    toy.backbone.other = dict.fromkeys(["/v1/sessions/s0/crop"], Answer(b"", 502))
+    session.crop(1)
+    toy.backbone.other = {}
+    expect(session.step([9]), [4, 9], 1)
+    assert toy.kept() == [4, 9]

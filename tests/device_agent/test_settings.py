@@ -23,7 +23,6 @@ def test_flags_beat_variables_beat_the_file_beat_the_defaults(tmp_path):
 def test_without_anything_the_cloud_is_on_this_machine(tmp_path):
     settings = load({"home": tmp_path}, {})
     assert settings.cloud == "http://127.0.0.1:8471"
-    assert settings.host == "127.0.0.1:8471"
     assert 1 <= settings.threads <= 4
 
 
@@ -40,9 +39,35 @@ def test_a_slash_behind_the_address_does_not_matter(tmp_path):
     assert Settings(home=tmp_path, cloud="https://there:1/").cloud == "https://there:1"
 
 
+def test_several_addresses_are_tidied_up(tmp_path):
+    settings = Settings(home=tmp_path, cloud="https://there:1/, http://here ")
+    assert settings.cloud == "https://there:1,http://here"
+
+
+def test_the_key_is_in_no_text_about_the_settings(tmp_path):
+    settings = load({"home": tmp_path}, {"SIDEPLUG_KEY": "sideplug_1_secret"})
+    assert settings.key == "sideplug_1_secret"
+    assert "secret" not in repr(settings)
+
+
+def test_a_key_in_a_file_that_others_can_read_is_refused(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('key = "sideplug_1_secret"')
+    file.chmod(0o640)
+    with pytest.raises(BadSetting, match="chmod 600") as refused:
+        load({"home": tmp_path}, {})
+    assert "secret" not in str(refused.value)
+    file.chmod(0o600)
+    assert load({"home": tmp_path}, {}).key == "sideplug_1_secret"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("cloud", "http://here,there:8471"),
+        ("cloud", "http://here,"),
+        ("key", "a\nb"),
+        ("key", "ä"),
         ("cloud", "there:8471"),
         ("cloud", "ftp://there"),
         ("cloud", "http://"),

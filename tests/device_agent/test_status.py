@@ -1,4 +1,5 @@
 import json
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_everything_that_is_there_is_told(toy, capsys):
     add_plugin(settings, cloud.manifest, token=20)
     with Store(settings.home / STORE) as store:
         store.add_examples([Example(text="one"), Example(text="two")], "notes.md")
-        store.record_traffic(settings.host, "step", 10, 2000)
+        store.record_traffic(urlsplit(settings.cloud).netloc, "step", 10, 2000)
         store.record_traffic("elsewhere:1", "step", 5, 6)
         job = store.begin_job("small")
         store.update_job(job, "done", {"epoch": 3})
@@ -52,7 +53,7 @@ def test_everything_that_is_there_is_told(toy, capsys):
     step = {
         row["host"]: (row["up"], row["down"]) for row in told["traffic"] if row["kind"] == "step"
     }
-    assert step == {settings.host: (10, 2000), "elsewhere:1": (5, 6)}
+    assert step == {urlsplit(settings.cloud).netloc: (10, 2000), "elsewhere:1": (5, 6)}
     assert main(["status"]) == 0
     out = capsys.readouterr().out
     for part in ("elsewhere:1", "2.0 KB", "2 texts", "done (small)"):
