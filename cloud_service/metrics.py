@@ -1,5 +1,7 @@
 """What the service counts of itself, for Prometheus. No text, no tokens, nobody's name."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
@@ -8,6 +10,8 @@ from cloud_service.backbones.pages import PagePool
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "sideplug"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class Metrics:
@@ -30,7 +34,11 @@ class Metrics:
         self.ready = self._gauge("ready", "1 when the backbone is in memory")
         self.duration = self._histogram("request_duration_seconds", "Time to answer", "route")
         self.queued = self._histogram("queue_seconds", "Time spent waiting for the model")
-        self.model = self._histogram("model_seconds", "Time spent in the model", "purpose")
+        self.pass_seconds = self._histogram("pass_seconds", "Time of a pass of the model")
+        self.pass_sessions = self._histogram(
+            "pass_sessions", "Sessions and texts in a pass", buckets=_COUNTS
+        )
+        self.pass_tokens = self._histogram("pass_tokens", "Tokens in a pass", buckets=_COUNTS)
         self.first = self._histogram(
             "time_to_first_token_seconds", "From a session's first step to its answer"
         )
@@ -54,7 +62,9 @@ class Metrics:
     def _gauge(self, name: str, about: str) -> Gauge:
         return Gauge(name, about, namespace=PREFIX, registry=self.registry)
 
-    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+    def _histogram(
+        self, name: str, about: str, *labels: str, buckets: Sequence[float] = _SECONDS
+    ) -> Histogram:
         return Histogram(
-            name, about, labels, namespace=PREFIX, registry=self.registry, buckets=_SECONDS
+            name, about, labels, namespace=PREFIX, registry=self.registry, buckets=buckets
         )

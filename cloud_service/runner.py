@@ -1,33 +1,23 @@
-"""The one thread that owns the model. Whoever needs it waits in a queue with two priorities."""
+"""The one thread that owns the model: pass after pass, each of what waits from many sessions."""
 
-import heapq
-import itertools
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from enum import Enum
 
 import torch
 
-from cloud_service.backbones.base import Backbone
+from cloud_service.backbones.base import Backbone, Span
 from cloud_service.errors import CloudError
 from cloud_service.metrics import Metrics
+from cloud_service.reading import Dropped, Reading
+from cloud_service.scheduler import Portion, Scheduler
 from protocol.errors import Loading, Overloaded
-
-T = TypeVar("T")
+from protocol.messages import States
 
 log = logging.getLogger("sideplug.cloud")
-
-
-class Priority(IntEnum):
-    """Who goes first; within a priority, who came first."""
-
-    STEP = 0
-    FEATURES = 1
 
 
 class State(Enum):
@@ -39,17 +29,8 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(order=True, slots=True)
-class _Job:
-    priority: Priority
-    number: int
-    run: Callable[[Backbone], Any] = field(compare=False)
-    future: Future[Any] = field(compare=False)
-    since: float = field(compare=False)
-
-
 class Runner:
-    """Loads the backbone in its own thread, then does one job after another."""
+    """Loads the backbone in its own thread, then reads what is submitted."""
 
     def __init__(
         self, load: Callable[[], Backbone], metrics: Metrics, *, threads: int, queue: int
@@ -57,17 +38,16 @@ class Runner:
         """
         Args:
             load: Makes the backbone; called once, in the thread.
-            metrics: Is told of waiting and of readiness.
+            metrics: Is told of waiting, of passes and of readiness.
             threads: Threads the model may use.
-            queue: Jobs that may wait.
+            queue: Readings that may wait.
 
         """
         self._load = load
         self._metrics = metrics
         self._threads = threads
         self._limit = queue
-        self._jobs: list[_Job] = []
-        self._numbers = itertools.count()
+        self._scheduler = Scheduler()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._backbone: Backbone | None = None
@@ -84,45 +64,54 @@ class Runner:
 
     @property
     def full(self) -> bool:
-        """Whether the next job would be turned away."""
-        return len(self._jobs) >= self._limit
+        """Whether the next reading would be turned away."""
+        return len(self._scheduler) >= self._limit
 
     def start(self) -> None:
         """Begin to load."""
         self._thread.start()
 
     def stop(self, patience: float = 30.0) -> None:
-        """Finish the job at hand, drop the others, and wait up to ``patience`` seconds."""
+        """Finish the pass at hand, drop what else waits, and wait up to ``patience`` seconds."""
         with self._changed:
             self.state = State.STOPPED
-            for job in self._jobs:
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(Loading())
-            self._jobs.clear()
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(patience)
 
-    def submit(self, priority: Priority, run: Callable[[Backbone], T]) -> Future[T]:
+    def submit(self, reading: Reading) -> None:
         """
-        Queue a job; the future has its result or what it raised.
+        Let a reading wait for the model; its future has the answer. Any thread may call this.
 
         Raises:
             Loading: There is no backbone yet, or no more.
-            Overloaded: Too many jobs wait already.
+            Overloaded: Too many wait already.
 
         """
-        future: Future[T] = Future()
+        reading.since = time.perf_counter()
         with self._changed:
             if self.state is not State.READY:
                 raise Loading()
             if self.full:
                 raise Overloaded()
-            number = next(self._numbers)
-            heapq.heappush(self._jobs, _Job(priority, number, run, future, time.perf_counter()))
-            self._metrics.waiting.set(len(self._jobs))
+            self._scheduler.add(reading)
+            self._metrics.waiting.set(len(self._scheduler))
             self._changed.notify()
-        return future
+
+    async def answer(self, reading: Reading) -> States:
+        """
+        Return the answer to a reading that has been submitted, and wants something.
+
+        Raises:
+            Dropped: Its waiter was gone before it was read.
+            Fault, Exception: It could not be read.
+
+        """
+        # Only the thread may end a reading: whoever is cancelled while it is under way lets it go on.
+        states = await asyncio.shield(asyncio.wrap_future(reading.future))
+        if states is None:
+            raise ValueError("nothing is wanted of this reading")
+        return states
 
     def _work(self) -> None:
         # Each thread has its own count in OpenMP, so it is set where it is used.
@@ -140,24 +129,71 @@ class Runner:
             log.error("the backbone could not be loaded: %s", error, exc_info=stack)
         self.on_loaded()
         if self._backbone is not None:
-            self._run_all(self._backbone)
+            self._read_all(self._backbone)
 
-    def _run_all(self, backbone: Backbone) -> None:
-        while (job := self._next()) is not None:
-            self._metrics.queued.observe(time.perf_counter() - job.since)
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                job.future.set_result(job.run(backbone))
-            except BaseException as error:
-                job.future.set_exception(error)
+    def _read_all(self, backbone: Backbone) -> None:
+        while portions := self._next():
+            begun = time.perf_counter()
+            spans = [portion.reading.span(portion.count) for portion in portions]
+            outcomes = _outcomes(backbone, spans)
+            seconds = time.perf_counter() - begun
+            self._count(portions, begun, seconds)
+            self._settle(portions, outcomes, seconds)
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> list[Portion]:
+        """Wait for something to read, and return the next pass; empty at the end."""
         with self._changed:
-            while not self._jobs and self.state is State.READY:
+            while self.state is State.READY:
+                for reading in [each for each in self._scheduler if each.waiter.gone]:
+                    self._end(reading, Dropped())
+                if portions := self._scheduler.plan():
+                    return portions
                 self._changed.wait()
-            if self.state is not State.READY:
-                return None
-            job = heapq.heappop(self._jobs)
-            self._metrics.waiting.set(len(self._jobs))
-            return job
+            for reading in list(self._scheduler):
+                self._end(reading, Loading())
+            return []
+
+    def _settle(
+        self,
+        portions: Sequence[Portion],
+        outcomes: Sequence[States | Exception | None],
+        seconds: float,
+    ) -> None:
+        """Give the answers that are whole, and take what has ended out of what waits."""
+        with self._changed:
+            self._scheduler.learn(list(portions), seconds)
+            for portion, outcome in zip(portions, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    self._end(portion.reading, outcome)
+                    continue
+                portion.reading.take(portion.count, outcome)
+                if not portion.reading.left:
+                    self._end(portion.reading, None)
+
+    def _end(self, reading: Reading, error: Exception | None) -> None:
+        self._scheduler.remove(reading)
+        self._metrics.waiting.set(len(self._scheduler))
+        if error is None:
+            reading.finish()
+        else:
+            reading.fail(error)
+
+    def _count(self, portions: Sequence[Portion], begun: float, seconds: float) -> None:
+        self._metrics.pass_seconds.observe(seconds)
+        self._metrics.pass_sessions.observe(len(portions))
+        self._metrics.pass_tokens.observe(sum(portion.count for portion in portions))
+        for portion in portions:
+            reading = portion.reading
+            if not reading.done:
+                self._metrics.queued.observe(begun - reading.since)
+            self._metrics.tokens.labels(reading.purpose).inc(portion.count)
+
+
+def _outcomes(backbone: Backbone, spans: Sequence[Span]) -> list[States | Exception | None]:
+    """Read spans in one pass; when that fails, each by itself, so that a bad one fails alone."""
+    try:
+        return list(backbone.read(spans))
+    except Exception as error:
+        if len(spans) == 1:
+            return [error]
+        return [outcome for span in spans for outcome in _outcomes(backbone, [span])]

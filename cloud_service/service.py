@@ -56,14 +56,16 @@ def build(settings: Settings) -> Service:
         metrics.watch(backbone.pool)
         return backbone
 
+    runner = Runner(load, metrics, threads=settings.model_threads, queue=settings.queue)
     return Service(
         settings=settings,
         pulled=pulled,
         facts=facts,
         metrics=metrics,
-        runner=Runner(load, metrics, threads=settings.model_threads, queue=settings.queue),
+        runner=runner,
         sessions=Sessions(
             facts,
+            runner,
             metrics,
             limit=settings.sessions,
             idle=settings.idle,

@@ -1,5 +1,6 @@
 """Sessions: what each has read, what it last answered, and how long it may stay."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_service.backbones.base import Backbone, Span
 from cloud_service.backbones.pages import Cache, PagePool
 from cloud_service.checks import check_answer, check_ids, check_wants
+from cloud_service.frames import frame_of
 from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
-from protocol import versions
+from cloud_service.reading import Dropped, Reading, Waiter
+from cloud_service.runner import Runner
 from protocol.errors import (
     ContextExceeded,
     Fault,
@@ -22,7 +24,7 @@ from protocol.errors import (
     TooManySessions,
 )
 from protocol.facts import BackboneFacts
-from protocol.messages import SessionOpened, States, Tokens, Wants
+from protocol.messages import SessionOpened, Tokens, Wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Answer:
 
 
 class Session:
-    """One device's place in the backbone. All but ``busy`` and ``seen`` is the model thread's."""
+    """One device's place in the backbone."""
 
     def __init__(self, name: str, owner: str, wants: Wants, cache: Cache, now: float) -> None:
         self.name = name
@@ -50,12 +52,21 @@ class Session:
         self.wants = wants
         self.cache = cache
         self.last: Answer | None = None
+        self.turn = asyncio.Lock()
+        """Held by the one request that may look at the cache or change it."""
+        self.closed = False
         self.busy = 0
         """Requests that are using it."""
         self.seen = now
         """When it was last used."""
         self.answered: float | None = None
         """When its last step was answered."""
+
+    def close(self) -> None:
+        """Give the memory back, at once or after the request whose turn it is."""
+        self.closed = True
+        if not self.turn.locked():
+            self.cache.release()
 
 
 class Sessions:
@@ -64,6 +75,7 @@ class Sessions:
     def __init__(
         self,
         facts: BackboneFacts,
+        runner: Runner,
         metrics: Metrics,
         *,
         limit: int,
@@ -73,6 +85,7 @@ class Sessions:
         """
         Args:
             facts: Of the backbone.
+            runner: Reads the steps.
             metrics: Is told of sessions and what they hold.
             limit: Sessions at a time.
             idle: Seconds without a request after which a session ends.
@@ -80,6 +93,7 @@ class Sessions:
 
         """
         self._facts = facts
+        self._runner = runner
         self._metrics = metrics
         self._limit = limit
         self._idle = idle
@@ -99,18 +113,18 @@ class Sessions:
         """Return the positions that one session can hold."""
         return min(self._facts.positions, pool.positions)
 
-    def open(
-        self, wants: Wants, backbone: Backbone, owner: str = LOCAL, most: int | None = None
-    ) -> SessionOpened:
+    def open(self, wants: Wants, owner: str = LOCAL, most: int | None = None) -> SessionOpened:
         """
         Open a session of ``owner``, who may have ``most`` at a time.
 
         Raises:
+            Loading: There is no backbone yet.
             SessionQuota: The owner has as many already.
             TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
             TooManySessions: Every place is taken, and no session has been idle for long enough.
 
         """
+        pool = self._runner.require_ready().pool
         check_wants(wants, self._facts)
         self.expire()
         if most is not None and sum(session.owner == owner for session in self) >= most:
@@ -119,9 +133,14 @@ class Sessions:
             raise TooManySessions(limit=self._limit)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        self._open[name] = Session(name, owner, wants, Cache(backbone.pool), self._clock())
-        room = self.room(backbone.pool)
-        return SessionOpened(session=name, position=0, limit=room, idle_seconds=self._idle)
+        session = Session(name, owner, wants, Cache(pool), self._clock())
+        self._open[name] = session
+        return SessionOpened(
+            session=name,
+            position=session.cache.position,
+            limit=self.room(pool),
+            idle_seconds=self._idle,
+        )
 
     def use(self, name: str, owner: str = LOCAL) -> "Use":
         """
@@ -138,7 +157,7 @@ class Sessions:
         """End a session, or raise ``SessionNotFound``."""
         session = self._find(name, owner)
         del self._open[name]
-        session.cache.release()
+        session.close()
 
     def _find(self, name: str, owner: str) -> Session:
         session = self._open.get(name)
@@ -152,65 +171,58 @@ class Sessions:
         for session in self:
             if not session.busy and now - session.seen >= self._idle:
                 self._open.pop(session.name, None)
-                session.cache.release()
+                session.close()
 
-    def step(self, backbone: Backbone, session: Session, tokens: Tokens) -> bytes:
+    async def step(self, waiter: Waiter, session: Session, tokens: Tokens) -> bytes:
         """
-        Read a step's tokens and return the frame that answers it. For the model thread.
+        Read a step's tokens and return the frame that answers it.
 
         The same step again gives the same bytes and reads nothing.
 
         Raises:
+            Dropped: The waiter was gone before it was read; nothing has been read.
             PositionMismatch: The step does not begin where the session stands.
             ContextExceeded: It does not fit into the session.
-            Overloaded: It does not fit into the memory that all sessions share.
+            Overloaded: Too much waits, or it does not fit into the memory that all share.
             TokenOutOfRange: A token does not exist.
             FrameTooLarge: The answer would not fit into a frame.
             NotFinite: The model overflowed.
 
         """
-        if session.last is not None and session.last.fits(tokens):
-            return session.last.frame
-        self._check(session, tokens, session.wants)
-        states = _read(backbone, session.cache, tokens, session.wants)
-        try:
-            frame = versions.encode(states, session.wants.codec)
-        except Fault:
-            # What could not be answered has not been read.
-            session.cache.crop(tokens.position)
-            raise
-        session.last = Answer(tokens, frame)
-        self._metrics.tokens.labels("step").inc(len(tokens.ids))
-        return frame
+        async with Turn(session):
+            if session.last is not None and session.last.fits(tokens):
+                return session.last.frame
+            if waiter.gone:
+                raise Dropped()
+            self._check(session, tokens, session.wants)
+            reading = Reading(
+                waiter, "step", session.cache, tokens.ids, tokens.wanted, session.wants
+            )
+            self._runner.submit(reading)
+            states = await self._runner.answer(reading)
+            try:
+                frame = await frame_of(states, session.wants.codec)
+            except Fault:
+                # What could not be answered has not been read.
+                session.cache.crop(tokens.position)
+                raise
+            session.last = Answer(tokens, frame)
+            return frame
 
-    def glance(self, backbone: Backbone, session: Session, text: Tokens, wants: Wants) -> States:
+    async def crop(self, session: Session, position: int) -> int:
         """
-        Read a text behind what the session holds, and forget it again. For the model thread.
-
-        Raises:
-            PositionMismatch, ContextExceeded, Overloaded, TokenOutOfRange, FrameTooLarge: As ``step``.
-
-        """
-        self._check(session, text, wants)
-        cache = session.cache.fork()
-        try:
-            return _read(backbone, cache, text, wants)
-        finally:
-            cache.release()
-
-    def crop(self, session: Session, position: int) -> int:
-        """
-        Forget what was read from ``position`` on. For the model thread.
+        Forget what was read from ``position`` on.
 
         Raises:
             PositionMismatch: The session has not come that far.
 
         """
-        if position > session.cache.position:
-            raise PositionMismatch(expected=session.cache.position, got=position)
-        session.cache.crop(position)
-        session.last = None
-        return session.cache.position
+        async with Turn(session):
+            if position > session.cache.position:
+                raise PositionMismatch(expected=session.cache.position, got=position)
+            session.cache.crop(position)
+            session.last = None
+            return session.cache.position
 
     def _check(self, session: Session, tokens: Tokens, wants: Wants) -> None:
         stands = session.cache.position
@@ -224,20 +236,24 @@ class Sessions:
         check_answer(tokens.wanted, wants, self._facts)
 
 
-def alone(backbone: Backbone, text: Tokens, wants: Wants) -> States:
-    """Read a text behind nothing, and forget it again. For the model thread."""
-    cache = Cache(backbone.pool)
-    try:
-        return _read(backbone, cache, text, wants)
-    finally:
-        cache.release()
+class Turn:
+    """Holds a session's cache for one request; the others wait in the order in which they came."""
 
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
-def _read(backbone: Backbone, cache: Cache, tokens: Tokens, wants: Wants) -> States:
-    (states,) = backbone.read([Span(cache, tokens.ids, tokens.wanted, wants)])
-    if states is None:
-        raise ValueError("a step wants a row at least")
-    return states
+    async def __aenter__(self) -> None:
+        """Wait for the turn, or raise ``SessionNotFound`` when the session was closed meanwhile."""
+        await self._session.turn.acquire()
+        if self._session.closed:
+            self._session.turn.release()
+            raise SessionNotFound(session=self._session.name)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let the next one have it."""
+        self._session.turn.release()
+        if self._session.closed:
+            self._session.cache.release()
 
 
 class Use:

@@ -100,7 +100,7 @@ class Cache:
 
     """
 
-    __slots__ = ("pages", "pool", "position")
+    __slots__ = ("__weakref__", "pages", "pool", "position")
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool

@@ -1,16 +1,21 @@
 """How a route gets at its service, reads a body within limits, and writes a frame."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
 
 from cloud_service.admission import Caller
+from cloud_service.reading import Dropped, Waiter
 from cloud_service.service import Service
 from protocol.errors import FrameTooLarge
+
+T = TypeVar("T")
 
 FRAMES = "application/vnd.sideplug.frame"
 
@@ -49,6 +54,31 @@ async def body(request: Request, limit: int) -> bytes:
     """Return a whole body of at most ``limit`` bytes; ``FrameTooLarge`` when it is longer."""
     async with aclosing(chunks(request, limit)) as parts:
         return b"".join([part async for part in parts])
+
+
+async def unless_gone(request: Request, waiter: Waiter, answering: Coroutine[Any, Any, T]) -> T:
+    """
+    Return an answer; tell the one who makes it when the other side has gone away meanwhile.
+
+    Args:
+        request: Its body has been read.
+        waiter: Is marked as gone.
+        answering: Makes the answer, and ends soon when its waiter is gone.
+
+    Raises:
+        ClientDisconnect: There is no answer, and nobody to have it.
+
+    """
+    task = asyncio.ensure_future(answering)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.gone = leaving.done()
+        return await task
+    except Dropped:
+        raise ClientDisconnect from None
+    finally:
+        leaving.cancel()
 
 
 def frame_answer(frame: bytes) -> Response:

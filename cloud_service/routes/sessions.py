@@ -1,15 +1,12 @@
 """Sessions: open, step, crop, close."""
 
-import asyncio
 import time
-from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from cloud_service.backbones.base import Backbone
-from cloud_service.routes.exchange import body, caller_of, frame_answer, service_of
-from cloud_service.runner import Priority
+from cloud_service.reading import Waiter
+from cloud_service.routes.exchange import body, caller_of, frame_answer, service_of, unless_gone
 from cloud_service.service import Service
 from cloud_service.sessions import Session
 from protocol import versions
@@ -27,8 +24,7 @@ async def open_session(request: Request) -> Response:
     limit = service.facts.limits.json_bytes
     asked = SessionRequest.from_json(read_json(await body(request, limit), limit))
     versions.check_spoken(asked.protocol)
-    backbone = service.runner.require_ready()
-    opened = service.sessions.open(asked.wants, backbone, caller.owner, caller.sessions)
+    opened = service.sessions.open(asked.wants, caller.owner, caller.sessions)
     return JSONResponse(opened.to_json(), 201)
 
 
@@ -43,9 +39,9 @@ async def step(request: Request, name: str) -> Response:
         if not isinstance(tokens, Tokens):
             raise MalformedMessage(reason="a step must be a frame of tokens")
         caller.tokens.spend(len(tokens.ids))
-        frame = await asyncio.wrap_future(
-            service.runner.submit(Priority.STEP, _stepping(service, session, tokens))
-        )
+        waiter = Waiter(caller.owner)
+        answering = service.sessions.step(waiter, session, tokens)
+        frame = await unless_gone(request, waiter, answering)
         _time(service, session, started)
     return frame_answer(frame)
 
@@ -58,9 +54,7 @@ async def crop(request: Request, name: str) -> Response:
     with service.sessions.use(name, caller_of(request).owner) as session:
         read = Fields(read_json(await body(request, limit), limit), "crop")
         position = read.integer("position")
-        stands = await asyncio.wrap_future(
-            service.runner.submit(Priority.STEP, lambda _: service.sessions.crop(session, position))
-        )
+        stands = await service.sessions.crop(session, position)
     return JSONResponse({"position": stands})
 
 
@@ -69,14 +63,6 @@ async def close(request: Request, name: str) -> Response:
     """End a session."""
     service_of(request).sessions.close(name, caller_of(request).owner)
     return Response(status_code=204)
-
-
-def _stepping(service: Service, session: Session, tokens: Tokens) -> Callable[[Backbone], bytes]:
-    def run(backbone: Backbone) -> bytes:
-        with service.metrics.model.labels("step").time():
-            return service.sessions.step(backbone, session, tokens)
-
-    return run
 
 
 def _time(service: Service, session: Session, started: float) -> None:

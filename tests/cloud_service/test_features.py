@@ -55,10 +55,10 @@ def test_features_are_the_states_that_a_session_would_give(cloud):
     assert len(answers) == len(texts)
     for text, states in zip(texts, answers, strict=True):
         expected = cloud.step(cloud.open(EVERYTHING).session, tokens_of(text))
-        np.testing.assert_array_equal(states.taps, expected.taps)
-        np.testing.assert_array_equal(states.final, expected.final)
-        np.testing.assert_array_equal(states.log_z, expected.log_z)
-        np.testing.assert_array_equal(states.candidates.logits, expected.candidates.logits)
+        np.testing.assert_allclose(states.taps, expected.taps, atol=1e-4)
+        np.testing.assert_allclose(states.final, expected.final, atol=1e-4)
+        np.testing.assert_allclose(states.log_z, expected.log_z, atol=1e-4)
+        np.testing.assert_allclose(states.candidates.logits, expected.candidates.logits, atol=1e-4)
 
 
 def test_features_of_no_text_are_an_empty_stream(cloud):
@@ -130,16 +130,15 @@ def test_a_step_is_answered_while_a_long_stream_of_features_is_made(cloud):
 
 def test_an_error_in_the_middle_of_features_ends_them_with_a_fault(cloud, monkeypatch):
     backbone = cloud.service.runner.require_ready()
-    read, calls = backbone.read, []
+    read = backbone.read
 
-    def fails_at_the_third(*args):
-        calls.append(1)
-        if len(calls) == 3:
+    def fails_at_the_third(spans):
+        if any(len(span.ids) == 6 for span in spans):
             raise ZeroDivisionError("secret path /home/somebody")
-        return read(*args)
+        return read(spans)
 
     monkeypatch.setattr(backbone, "read", fails_at_the_third)
-    first, second, last = features(cloud, FINAL, [ids_of(5)] * 5)
+    first, second, last = features(cloud, FINAL, [ids_of(n) for n in (5, 5, 6, 5, 5)])
     assert isinstance(first, States)
     assert isinstance(second, States)
     assert isinstance(last, InternalFault)
@@ -149,9 +148,11 @@ def test_an_error_in_the_middle_of_features_ends_them_with_a_fault(cloud, monkey
 def test_a_device_that_leaves_in_the_middle_of_features_stops_them(cloud):
     texts = b"".join(versions.encode(tokens_of(ids_of(250, seed=n))) for n in range(100))
     params = {"wants": json.dumps(EVERYTHING.to_json())}
+    used = cloud.service.runner.require_ready().pool.used
     with cloud.http.stream("POST", "/v1/features", params=params, content=texts) as answer:
         next(answer.iter_raw())
     time.sleep(0.3)
     before = tokens_counted(cloud, "features")
     time.sleep(0.3)
-    assert tokens_counted(cloud, "features") - before <= 250
+    assert tokens_counted(cloud, "features") == before
+    assert cloud.service.runner.require_ready().pool.used <= used

@@ -5,14 +5,13 @@ import logging
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 import torch
 
-from cloud_service.runner import Priority, Runner
-from cloud_service.service import Service
 from protocol import versions
 from protocol.errors import (
     BadMagic,
@@ -38,7 +37,7 @@ from protocol.errors import (
 from protocol.facts import BackboneFacts
 from protocol.messages import SessionRequest
 from tests import tiny
-from tests.cloud_service.reading import alone
+from tests.cloud_service.reading import Held, alone
 from tests.cloud_service.running import (
     EVERYTHING,
     FINAL,
@@ -276,7 +275,7 @@ def test_version_and_readiness_are_told(cloud):
     assert cloud.http.get("/ready").json() == {"status": "ready", "backbone": "llama"}
 
 
-def slow_service(service: Service, llama, go: threading.Event, error=None) -> Service:
+def slow_service(service, llama, go: threading.Event, error=None):
     """The same service with a backbone that takes until ``go``."""
 
     def load():
@@ -285,10 +284,8 @@ def slow_service(service: Service, llama, go: threading.Event, error=None) -> Se
             raise error
         return llama
 
-    runner = Runner(load, service.metrics, threads=1, queue=1)
-    return Service(
-        **{name: getattr(service, name) for name in Service.__slots__} | {"runner": runner}
-    )
+    service.runner._load = load
+    return service
 
 
 def test_while_it_loads_the_service_says_so_and_tells_what_it_can(cache, pulled_of, llama):
@@ -311,20 +308,19 @@ def test_while_it_loads_the_service_says_so_and_tells_what_it_can(cache, pulled_
 
 
 def test_a_full_queue_turns_steps_away_until_there_is_room(cache, pulled_of):
-    held = threading.Event()
     with running(service_for(cache, pulled_of("llama"), queue=1)) as busy:
         busy.wait()
         session = busy.open().session
-        jobs = [busy.service.runner.submit(Priority.STEP, lambda _: held.wait(10))]
-        while busy.service.runner.full:
-            time.sleep(0.001)
-        jobs.append(busy.service.runner.submit(Priority.STEP, lambda _: None))
-        for answer in (busy.post(session, tokens_of([3])), busy.http.get("/ready")):
-            assert isinstance(fault_in(answer), Overloaded)
-        held.set()
-        for job in jobs:
-            job.result(10)
-        busy.step(session, tokens_of([3]))
+        held = Held(busy.service.runner.require_ready())
+        with ThreadPoolExecutor() as pool:
+            stepping = pool.submit(busy.post, session, tokens_of([3], step=1))
+            held.begun.wait(10)
+            other = busy.open().session
+            for answer in (busy.post(other, tokens_of([3])), busy.http.get("/ready")):
+                assert isinstance(fault_in(answer), Overloaded)
+            held.release()
+            assert stepping.result(10).status_code == 200
+        busy.step(other, tokens_of([3]))
 
 
 def test_too_many_sessions_are_told_when_to_try_again(cache, pulled_of):

@@ -1,110 +1,226 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from cloud_service.backbones.base import Span
+from cloud_service.backbones.causal import CausalBackbone
+from cloud_service.backbones.loading import load_model
+from cloud_service.backbones.pages import PAGE, Cache
 from cloud_service.errors import BackboneRefused
 from cloud_service.metrics import Metrics
-from cloud_service.runner import Priority, Runner, State
+from cloud_service.reading import Dropped, Reading, Waiter
+from cloud_service.runner import Runner, State
 from protocol.errors import Loading, Overloaded
+from tests.cloud_service.reading import KV_BYTES, alone, loaded
+from tests.cloud_service.running import EVERYTHING, FINAL, ids_of
 
 
-class Held:
-    """A job that runs until it is let go."""
+class Passes:
+    """A backbone that notes each pass, and waits within one until it is let go."""
 
-    def __init__(self):
+    def __init__(self, backbone):
+        self._backbone = backbone
+        self.facts, self.pool = backbone.facts, backbone.pool
+        self.seen: list[list[Span]] = []
         self.begun, self.go = threading.Event(), threading.Event()
+        self.go.set()
+        self.spoiled: Cache | None = None
 
-    def __call__(self, _backbone):
+    def read(self, spans):
+        self.seen.append(list(spans))
         self.begun.set()
         assert self.go.wait(10)
-        return "held"
+        if any(span.cache is self.spoiled for span in spans):
+            raise ZeroDivisionError
+        return self._backbone.read(spans)
 
+    def hold(self):
+        self.begun.clear()
+        self.go.clear()
 
-def loaded(backbone, queue=10):
-    runner = Runner(lambda: backbone, Metrics(), threads=1, queue=queue)
-    ready = threading.Event()
-    runner.on_loaded = ready.set
-    runner.start()
-    assert ready.wait(10)
-    return runner
+    @property
+    def sizes(self):
+        return [[len(span.ids) for span in spans] for spans in self.seen]
 
 
 @pytest.fixture
-def runner(llama):
-    made = loaded(llama)
+def passes(pulled_of):
+    pulled = pulled_of("llama")
+    model = load_model(pulled.folder, "f32")
+    return Passes(CausalBackbone(model, pulled.record.facts(), kv_bytes=KV_BYTES))
+
+
+@pytest.fixture
+def runner(passes):
+    made = loaded(passes)
     yield made
+    passes.go.set()
     made.stop()
 
 
-def test_a_job_gets_the_backbone_and_gives_its_result_back(runner, llama):
-    assert runner.submit(Priority.STEP, lambda backbone: backbone).result(10) is llama
+def reading(passes, count=3, wanted=1, purpose="step", waiter=None, wants=FINAL, seed=0):
+    ids = ids_of(count, seed)
+    return Reading(waiter or Waiter("one"), purpose, Cache(passes.pool), ids, wanted, wants)
 
 
-def test_all_jobs_run_in_one_thread(runner):
-    threads = {
-        runner.submit(Priority.STEP, lambda _: threading.get_ident()).result(10) for _ in range(5)
-    }
+def submitted(runner, passes, *readings):
+    """Let readings wait until a first one, which is held within a pass, has been read."""
+    passes.hold()
+    runner.submit(reading(passes))
+    passes.begun.wait(10)
+    for each in readings:
+        runner.submit(each)
+    passes.go.set()
+    return readings
+
+
+def same(states, expected):
+    np.testing.assert_allclose(states.taps, expected.taps, atol=1e-4)
+    np.testing.assert_allclose(states.final, expected.final, atol=1e-4)
+    np.testing.assert_allclose(states.log_z, expected.log_z, atol=1e-4)
+    np.testing.assert_array_equal(states.candidates.ids, expected.candidates.ids)
+
+
+def test_what_waits_goes_into_one_pass_and_is_answered_as_each_alone(runner, passes):
+    several = [reading(passes, n, n, wants=EVERYTHING, seed=n) for n in (1, 2, 9, 16)]
+    submitted(runner, passes, *several)
+    for each in several:
+        same(each.future.result(10), alone(passes._backbone, each.ids, each.wanted, EVERYTHING))
+    assert passes.sizes[:2] == [[3], [1, 2, 9, 16]]
+
+
+def test_a_long_reading_comes_in_chunks_and_is_answered_in_one(runner, passes):
+    long = reading(passes, 200, 150, wants=EVERYTHING)
+    submitted(runner, passes, long, *(reading(passes, 1) for _ in range(3)))
+    same(long.future.result(10), alone(passes._backbone, long.ids, 150, EVERYTHING))
+    assert len([sizes for sizes in passes.sizes if max(sizes) > 3]) > 1
+
+
+def test_all_passes_run_in_one_thread(runner, passes):
+    threads = set()
+
+    def note(*_):
+        threads.add(threading.get_ident())
+
+    passes._backbone.model.base_model.register_forward_hook(note)
+    for _ in range(3):
+        each = reading(passes)
+        runner.submit(each)
+        each.future.result(10)
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
 
-def test_steps_go_before_features_and_each_in_their_order(runner):
-    held, order = Held(), []
-    first = runner.submit(Priority.FEATURES, held)
-    held.begun.wait(10)
-    futures = [
-        runner.submit(priority, lambda _, name=name: order.append(name))
-        for priority, name in [
-            (Priority.FEATURES, "features 1"),
-            (Priority.STEP, "step 1"),
-            (Priority.FEATURES, "features 2"),
-            (Priority.STEP, "step 2"),
-        ]
-    ]
-    held.go.set()
-    for future in [first, *futures]:
-        future.result(10)
-    assert order == ["step 1", "step 2", "features 1", "features 2"]
+def test_features_are_read_when_no_step_waits_and_then_forgotten(runner, passes):
+    texts = [reading(passes, 20, 20, "features", seed=n) for n in range(3)]
+    step = reading(passes, 2)
+    submitted(runner, passes, *texts, step)
+    for text in texts:
+        assert len(text.future.result(10).final) == 20
+        assert text.cache.capacity == 0
+    assert step.cache.position == 2
+    assert passes.sizes[1] == [2]
+    assert sum(map(sum, passes.sizes[2:])) == 60
 
 
-def test_an_error_reaches_whoever_asked_and_nobody_else(runner):
-    def fail(_):
-        raise ZeroDivisionError
-
+def test_an_error_reaches_whoever_asked_and_nobody_else(runner, passes):
+    good, bad, other = (reading(passes, 4) for _ in range(3))
+    passes.spoiled = bad.cache
+    submitted(runner, passes, good, bad, other)
     with pytest.raises(ZeroDivisionError):
-        runner.submit(Priority.STEP, fail).result(10)
-    assert runner.submit(Priority.STEP, lambda _: "well").result(10) == "well"
+        bad.future.result(10)
+    assert good.future.result(10) is not None
+    assert other.future.result(10) is not None
+    assert (bad.cache.position, good.cache.position) == (0, 4)
 
 
-def test_a_job_that_was_cancelled_while_it_waited_is_not_run(runner):
-    held, ran = Held(), []
-    runner.submit(Priority.STEP, held)
-    held.begun.wait(10)
-    cancelled = runner.submit(Priority.STEP, lambda _: ran.append("cancelled"))
-    assert cancelled.cancel()
-    last = runner.submit(Priority.STEP, lambda _: ran.append("last"))
-    held.go.set()
-    last.result(10)
-    assert ran == ["last"]
+def test_a_chunk_that_fails_leaves_the_cache_as_before_the_first(runner, passes):
+    long = reading(passes, 200, 1)
+    submitted(runner, passes, long)
+    while not long.done:
+        time.sleep(0.001)
+    passes.spoiled = long.cache
+    with pytest.raises(ZeroDivisionError):
+        long.future.result(10)
+    assert (long.cache.position, long.cache.capacity) == (0, 0)
 
 
-def test_more_than_the_queue_holds_is_turned_away(llama):
-    runner, held = loaded(llama, queue=2), Held()
-    runner.submit(Priority.STEP, held)
-    held.begun.wait(10)
-    waiting = [runner.submit(Priority.STEP, lambda _: None) for _ in range(2)]
+def test_without_memory_for_all_those_are_read_for_whom_there_is(pulled_of):
+    pulled = pulled_of("llama")
+    page = 4 * 2 * PAGE * 2 * 16 * 4
+    model = load_model(pulled.folder, "f32")
+    passes = Passes(CausalBackbone(model, pulled.record.facts(), kv_bytes=3 * page))
+    runner = loaded(passes)
+    several = submitted(runner, passes, *(reading(passes, 5) for _ in range(4)))
+    ended = [each.future.exception(10) for each in several]
+    runner.stop()
+    assert [type(error) for error in ended] == [type(None)] * 2 + [Overloaded] * 2
+
+
+def test_a_reading_whose_waiter_is_gone_is_dropped(runner, passes):
+    waiter = Waiter("one")
+    gone, long = reading(passes, 4, waiter=waiter), reading(passes, 200, waiter=waiter)
+    passes.hold()
+    runner.submit(reading(passes))
+    passes.begun.wait(10)
+    for each in (gone, long):
+        runner.submit(each)
+    waiter.gone = True
+    passes.go.set()
+    for each in (gone, long):
+        with pytest.raises(Dropped):
+            each.future.result(10)
+        assert each.cache.capacity == 0
+    assert passes.sizes == [[3]]
+
+
+def test_a_future_that_was_cancelled_disturbs_nobody(runner, passes):
+    cancelled, failed, other = (reading(passes, 4) for _ in range(3))
+    for each in (cancelled, failed):
+        each.future.cancel()
+    passes.spoiled = failed.cache
+    submitted(runner, passes, cancelled, failed, other)
+    assert other.future.result(10) is not None
+    assert (cancelled.cache.position, failed.cache.position) == (4, 0)
+
+
+def test_more_than_the_queue_holds_is_turned_away(passes):
+    runner = loaded(passes, queue=3)
+    waiting = submitted(runner, passes, reading(passes), reading(passes))
+    for each in waiting:
+        each.future.result(10)
+    passes.hold()
+    for _ in range(3):
+        runner.submit(reading(passes))
     assert runner.full
     with pytest.raises(Overloaded):
-        runner.submit(Priority.STEP, lambda _: None)
-    held.go.set()
-    for future in waiting:
-        future.result(10)
-    assert not runner.full
+        runner.submit(reading(passes))
+    passes.go.set()
     runner.stop()
 
 
-def test_nothing_is_taken_before_the_backbone_is_there(llama):
+def test_passes_are_counted(passes):
+    metrics, ready = Metrics(), threading.Event()
+    runner = Runner(lambda: passes, metrics, threads=1, queue=9)
+    runner.on_loaded = ready.set
+    runner.start()
+    assert ready.wait(10)
+    several = [reading(passes, 5), reading(passes, 7), reading(passes, 9, purpose="features")]
+    for each in submitted(runner, passes, *several):
+        each.future.result(10)
+    runner.stop()
+    shown = metrics.text().decode()
+    assert "sideplug_pass_seconds_count 3.0" in shown
+    assert "sideplug_pass_sessions_sum 4.0" in shown
+    assert "sideplug_pass_tokens_sum 24.0" in shown
+    assert 'sideplug_tokens_total{purpose="step"} 15.0' in shown
+    assert 'sideplug_tokens_total{purpose="features"} 9.0' in shown
+    assert "sideplug_queue_seconds_count 4.0" in shown
+
+
+def test_until_the_backbone_is_loaded_everybody_is_told_to_wait(llama):
     go = threading.Event()
 
     def load():
@@ -113,7 +229,7 @@ def test_nothing_is_taken_before_the_backbone_is_there(llama):
 
     runner = Runner(load, Metrics(), threads=1, queue=1)
     runner.start()
-    for ask in (runner.require_ready, lambda: runner.submit(Priority.STEP, lambda _: None)):
+    for ask in (runner.require_ready, lambda: runner.submit(reading(llama))):
         with pytest.raises(Loading):
             ask()
     go.set()
@@ -152,22 +268,25 @@ def test_a_backbone_that_is_refused_is_reported_without_a_stack(caplog):
     runner.stop()
 
 
-def test_stopping_finishes_the_job_at_hand_and_refuses_the_others(llama):
-    runner, held = loaded(llama), Held()
-    first = runner.submit(Priority.STEP, held)
-    held.begun.wait(10)
-    second = runner.submit(Priority.STEP, lambda _: None)
-    third = runner.submit(Priority.STEP, lambda _: None)
-    third.cancel()
+def test_stopping_finishes_the_pass_at_hand_and_refuses_the_others(passes):
+    runner = loaded(passes)
+    passes.hold()
+    first = reading(passes)
+    runner.submit(first)
+    passes.begun.wait(10)
+    second = reading(passes)
+    runner.submit(second)
     stopping = threading.Thread(target=runner.stop)
     stopping.start()
-    with pytest.raises(Loading):
-        second.result(10)
-    held.go.set()
+    while runner.state is State.READY:
+        time.sleep(0.001)
+    passes.go.set()
     stopping.join(10)
-    assert first.result(10) == "held"
+    assert first.future.result(10) is not None
     with pytest.raises(Loading):
-        runner.submit(Priority.STEP, lambda _: None)
+        second.future.result(10)
+    with pytest.raises(Loading):
+        runner.submit(reading(passes))
 
 
 def test_a_runner_that_never_started_can_be_stopped(llama):

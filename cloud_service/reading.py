@@ -1,0 +1,136 @@
+"""Tokens that somebody wants read behind a cache, in as many passes as it takes."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloud_service.backbones.base import Span
+from cloud_service.backbones.pages import Cache
+from protocol.messages import Candidates, Floats, Ids, States, Wants
+
+
+class Dropped(Exception):
+    """Whoever asked went away before the model had read it."""
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Who waits for an answer.
+
+    Attributes:
+        owner: Whose share of the model it takes.
+        gone: Whether they have gone away.
+    """
+
+    owner: str
+    gone: bool = False
+
+
+class Reading:
+    """
+    A step, a prefix or a text. From ``Runner.submit`` to its future's end it has its cache to itself.
+
+    Attributes:
+        waiter: Who asks.
+        purpose: "step", "prefix", or "features" of a text, which is read when nothing else is and
+            forgotten when it is answered.
+        cache: What the tokens stand behind. When reading fails, it is as it was.
+        ids: The tokens (T,).
+        wanted: Of how many of the last there is an answer, 0 to T.
+        wants: What the answer holds.
+        future: Has the answer, None where nothing is wanted; or ``Dropped``, or what went wrong.
+        since: When it was submitted, in seconds.
+
+    """
+
+    __slots__ = (
+        "_answers",
+        "_start",
+        "cache",
+        "done",
+        "future",
+        "ids",
+        "purpose",
+        "since",
+        "waiter",
+        "wanted",
+        "wants",
+    )
+
+    def __init__(
+        self, waiter: Waiter, purpose: str, cache: Cache, ids: Ids, wanted: int, wants: Wants
+    ) -> None:
+        self.waiter = waiter
+        self.purpose = purpose
+        self.cache = cache
+        self.ids = ids
+        self.wanted = wanted
+        self.wants = wants
+        self.future: Future[States | None] = Future()
+        self.since = 0.0
+        self.done = 0
+        """Tokens that have been read."""
+        self._start = cache.position
+        self._answers: list[States] = []
+
+    @property
+    def left(self) -> int:
+        """Tokens that have not been read."""
+        return len(self.ids) - self.done
+
+    @property
+    def bulk(self) -> bool:
+        """Whether it waits until nobody else does."""
+        return self.purpose == "features"
+
+    def span(self, count: int) -> Span:
+        """Return the next ``count`` tokens, for a pass."""
+        end = self.done + count
+        wanted = max(0, min(count, end - len(self.ids) + self.wanted))
+        return Span(self.cache, self.ids[self.done : end], wanted, self.wants)
+
+    def take(self, count: int, states: States | None) -> None:
+        """Note that ``count`` tokens have been read, with their answer."""
+        self.done += count
+        if states is not None:
+            self._answers.append(states)
+
+    def finish(self) -> None:
+        """Give the whole answer."""
+        if self.bulk:
+            self.cache.release()
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(joined(self._answers) if self._answers else None)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the cache back as it was, and say why."""
+        self.cache.crop(0 if self.bulk else self._start)
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+def joined(parts: list[States]) -> States:
+    """Return the answers to neighbouring tokens as one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    candidates = [part.candidates for part in parts if part.candidates is not None]
+    return States(
+        position=first.position,
+        layers=first.layers,
+        taps=np.concatenate([part.taps for part in parts], axis=1),
+        final=_rows([part.final for part in parts]),
+        log_z=_rows([part.log_z for part in parts]),
+        candidates=Candidates(
+            np.concatenate([each.ids for each in candidates]),
+            np.concatenate([each.logits for each in candidates]),
+        )
+        if candidates
+        else None,
+    )
+
+
+def _rows(parts: list[Floats | None]) -> Floats | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None

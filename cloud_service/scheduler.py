@@ -1,0 +1,144 @@
+"""
+Who is read next, and how much of it: one flat pass after another out of everything that waits.
+
+Brief steps, decode above all, go into every pass. What a pass may hold beside them is set by how
+long passes take here: long prefills come in chunks beside which the steps of others never take
+much longer than by themselves. Features of texts are read when no step waits, in chunks too, for
+a step may come. Within each kind, owners take turns.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from cloud_service.backbones.pages import Cache
+from cloud_service.pass_times import PassTimes
+from cloud_service.reading import Reading
+
+BRIEF = 16
+"""Tokens of a step that is never cut."""
+STRETCH = 2.0
+"""How many times as long as one of brief steps only a pass may take while somebody decodes.
+Somebody's step may come just after such a pass has begun, and still be below three times."""
+CALM_SECONDS = 0.25
+"""How long a pass may take while nobody decodes: what the first step after the calm may wait."""
+RECENT_SECONDS = 2.0
+"""For so long after a brief step, the next one of its session is expected."""
+SMALLEST_CHUNK = 16
+"""Tokens of the longest prefill that go into every pass, however slow."""
+MOST_TOKENS = 2048
+"""Tokens of a pass, for the memory that its states take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """So many tokens of one reading."""
+
+    reading: Reading
+    count: int
+
+
+class Scheduler:
+    """Everything that waits for the model. For one thread at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._steps = Turns()
+        self._bulk = Turns()
+        self._times = PassTimes()
+        self._decoding: WeakKeyDictionary[Cache, float] = WeakKeyDictionary()
+        """When each session's last brief step was planned."""
+
+    def __len__(self) -> int:
+        """Return how many readings wait, those that have begun included."""
+        return len(self._steps) + len(self._bulk)
+
+    def __iter__(self) -> Iterator[Reading]:
+        """Iterate over all that wait."""
+        return itertools.chain(self._steps, self._bulk)
+
+    def add(self, reading: Reading) -> None:
+        """Let a reading wait."""
+        self._turns_of(reading).add(reading)
+
+    def remove(self, reading: Reading) -> None:
+        """Let a reading wait no longer."""
+        self._turns_of(reading).remove(reading)
+
+    def plan(self) -> list[Portion]:
+        """Return the next pass; empty when nothing waits."""
+        turns = self._steps or self._bulk
+        waiting = list(turns)
+        turns.rotate()
+        portions, total = [], 0
+        for reading in waiting:
+            if _brief(reading) and total + reading.left <= MOST_TOKENS:
+                portions.append(Portion(reading, reading.left))
+                total += reading.left
+        for portion in portions:
+            self._decoding[portion.reading.cache] = self._clock()
+        long = [reading for reading in waiting if not _brief(reading)]
+        room = max(self._limit(long) - total, SMALLEST_CHUNK)
+        for reading in long:
+            count = min(reading.left, room)
+            if count:
+                portions.append(Portion(reading, count))
+                room -= count
+        return portions
+
+    def learn(self, portions: list[Portion], seconds: float) -> None:
+        """Note how long a pass took."""
+        tokens = sum(portion.count for portion in portions)
+        brief = all(_brief(portion.reading) for portion in portions)
+        self._times.learn(tokens, seconds, brief)
+
+    def _limit(self, long: list[Reading]) -> int:
+        """Return the tokens that a pass with these long readings may hold."""
+        recent = self._clock() - RECENT_SECONDS
+        own = {reading.cache for reading in long}
+        others = any(at > recent and cache not in own for cache, at in self._decoding.items())
+        brief = self._times.brief
+        seconds = CALM_SECONDS if brief is None or not others else STRETCH * brief
+        return min(self._times.tokens_within(seconds), MOST_TOKENS)
+
+    def _turns_of(self, reading: Reading) -> "Turns":
+        return self._bulk if reading.bulk else self._steps
+
+
+class Turns:
+    """Readings of several owners, one of each owner after another."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, list[Reading]] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return sum(map(len, self._queues.values()))
+
+    def __iter__(self) -> Iterator[Reading]:
+        """Iterate over the first of each owner, then the second of each, and so on."""
+        for rank in itertools.zip_longest(*self._queues.values()):
+            yield from (reading for reading in rank if reading is not None)
+
+    def add(self, reading: Reading) -> None:
+        """Append a reading to its owner's."""
+        self._queues.setdefault(reading.waiter.owner, []).append(reading)
+
+    def remove(self, reading: Reading) -> None:
+        """Take a reading out."""
+        queue = self._queues[reading.waiter.owner]
+        queue.remove(reading)
+        if not queue:
+            del self._queues[reading.waiter.owner]
+
+    def rotate(self) -> None:
+        """Let the owner who was first be last the next time."""
+        if self._queues:
+            owner = next(iter(self._queues))
+            self._queues[owner] = self._queues.pop(owner)
+
+
+def _brief(reading: Reading) -> bool:
+    return not reading.bulk and len(reading.ids) <= BRIEF
