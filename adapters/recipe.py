@@ -71,11 +71,11 @@ class Recipe:
     loss: str = "shortlist"
     """A row of ``adapters.losses.LOSSES``."""
 
-    shortlist: int = 4096
-    """Tokens that the shortlist loss scores exactly."""
+    shortlist: int = 2048
+    """Tokens that every step of the shortlist loss scores exactly, besides as many of its own as it foresees."""
 
     negatives: int = 512
-    """Tokens from outside the shortlist that show how the rest of the vocabulary moves."""
+    """Further tokens, drawn for each step, that show how the rest of the vocabulary moves."""
 
     dropout: float = 0.1
     """Share of the side network's inputs that a training step leaves out."""
@@ -98,7 +98,7 @@ class Recipe:
     warmup: float = 0.05
     """Share of the steps in which the rate rises; it then falls to a tenth of the peak."""
 
-    epochs: int = 3
+    epochs: int = 2
     """Times the texts are read; the rate falls over all of them."""
 
     batch_tokens: int = 512
@@ -110,7 +110,7 @@ class Recipe:
     patience: int = 2
     """Epochs without a better validation loss before training stops."""
 
-    answers: int = 8
+    answers: int = 12
     """Times an epoch reads what was said in conversations: they are short and have to be remembered."""
 
     def __post_init__(self) -> None:

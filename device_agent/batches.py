@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.examples import Encoded
-from device_agent.shortlist import Shortlist, rest_mass
+from device_agent.shortlist import Shortlist, share_of
 from device_agent.tap_cache import CachedFeatures, DamagedFeatures, TapCache
 
 Floats = NDArray[np.float32]
 
 REST_ROWS = 256
-"""Rows at a time whose base mass is computed."""
+"""Rows at a time whose share is computed."""
 
 
 class Run(NamedTuple):
@@ -28,10 +28,10 @@ class FeatureRows:
     """Every scored position of some texts, one after another, N in all.
 
     Attributes:
-        targets: The token to foresee, as a place in the shortlist, int64 (N,).
+        tokens: The token to foresee, (N,).
         scored: Its weight in the loss, (N,).
         documents: Whether each text is a document, (texts,); the others are conversations.
-        rest: Logarithm of the base mass outside the shortlist, (N,); zeros until ``fill_rest``.
+        rest: Share of the backbone's probability outside the shortlist, (N,); ones until ``fill_rest``.
     """
 
     def __init__(self, cache: TapCache, texts: Sequence[Encoded]) -> None:
@@ -42,8 +42,7 @@ class FeatureRows:
         self.tokens = np.concatenate([text.targets for text in texts])  # (N,)
         self.documents = np.array([text.document for text in texts])
         self.scored = np.concatenate([text.scored[text.rows] for text in texts])
-        self.targets = np.zeros(len(self.tokens), np.int64)
-        self.rest = np.zeros(len(self.tokens), np.float32)
+        self.rest = np.ones(len(self.tokens), np.float32)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -53,19 +52,14 @@ class FeatureRows:
         """Whether any of the texts stands behind a personal prefix."""
         return any(text.prefix for text in self._texts)
 
-    def place(self, shortlist: Shortlist) -> None:
-        """Set ``targets``; every token to foresee is in the shortlist."""
-        self.targets = shortlist.places(self.tokens)
-
     def fill_rest(self, shortlist: Shortlist, hidden: int, cap: float | None) -> None:
         """Set ``rest``: once for a text and a shortlist."""
         final = np.empty((REST_ROWS, hidden), np.float32)
         for start in range(0, len(self), REST_ROWS):
             stop = min(start + REST_ROWS, len(self))
             log_z = self.read([*self.cut(start, stop)], None, final)
-            self.rest[start:stop] = rest_mass(
-                final[: stop - start], log_z, shortlist.rows, shortlist.bias, cap
-            )
+            inside = share_of(final[: stop - start], log_z, shortlist.rows, shortlist.bias, cap)
+            self.rest[start:stop] = 1 - inside
 
     def cut(self, start: int, stop: int) -> Iterator[Run]:
         """Runs that together are the rows ``start`` to ``stop``."""

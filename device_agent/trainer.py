@@ -22,7 +22,7 @@ from device_agent.errors import DeviceError
 from device_agent.evaluate import evaluate
 from device_agent.head import Head
 from device_agent.kits import Kit
-from device_agent.shortlist import Shortlist, choose_shortlist
+from device_agent.shortlist import Shortlist, choose_shortlist, share_of
 from device_agent.side_plugin import SidePlugin
 from device_agent.training_options import TrainingOptions
 from device_agent.training_step import TrainingStep
@@ -30,6 +30,9 @@ from device_agent.vocabulary import mean_probability
 
 SAMPLED = 512
 """Positions at which the backbone's favourites are looked up."""
+
+LEAST_REST = 1e-4
+"""Smallest share of the rest of the vocabulary: rounding must not make its mass negative."""
 
 
 class Diverged(DeviceError):
@@ -139,14 +142,11 @@ class Trainer:
         return Shortlist.of(self._head, choose_shortlist(counts, favourites, manifest.shortlist))
 
     def _compiled(self) -> TrainingStep:
-        self._rows.place(self._shortlist)
-        manifest, options = self._kit.manifest, self._options
-        rng = np.random.default_rng(0)
-        negatives = len(self._shortlist.negatives(manifest.negatives, rng))
-        total = self._batches * options.epochs
+        options, total = self._options, self._batches * self._options.epochs
         schedule = {"rate": options.rate, "total": total, "warmup": options.warmup * total}
+        self._sizes = self._shortlist.sizes(self._size, self._kit.manifest.negatives)
         return TrainingStep(
-            self._kit, self._shortlist, self._size, negatives, schedule, options.threads
+            self._kit, self._shortlist, self._size, self._sizes, schedule, options.threads
         )
 
     # --- an epoch ---
@@ -180,22 +180,34 @@ class Trainer:
     def _train_on(self, runs: list[Run]) -> float:
         """One step; gives its loss."""
         inputs, rows = self._step.inputs, self._rows
-        rows.read(runs, inputs["taps"], inputs["final"])
+        log_z = rows.read(runs, inputs["taps"], inputs["final"])
         places = np.concatenate([np.arange(run.start, run.stop) for run in runs])
-        inputs["targets"][:] = rows.targets[places]
         inputs["scored"][:] = rows.scored[places]
         count = self._course.epoch * self._batches + self._course.step + 1
         rng = np.random.default_rng((self._options.seed, count))
+        sample = self._shortlist.sample(rows.tokens[places], self._sizes, rng)
+        inputs["targets"][:] = sample.targets
         if "rest" in inputs:
-            inputs["rest"][:] = rows.rest[places]
-            drawn = self._shortlist.negatives(self._kit.manifest.negatives, rng)
-            inputs["outside"][:], inputs["outside_bias"][:] = self._head.rows(drawn)
+            self._step.own_rows[:], self._step.own_bias[:] = self._head.rows(sample.own)
+            inputs["outside"][:], inputs["outside_bias"][:] = self._head.rows(sample.negatives)
+            inputs["rest"][:] = self._rest(rows.rest[places], log_z)
         if "mask" in inputs:
             fill_mask(inputs["mask"], self._kit.manifest.dropout, rng)
         loss, _ = self._step.run(count)
         if not math.isfinite(loss):
             raise Diverged(count)
         return loss
+
+    def _rest(
+        self, outside: NDArray[np.float32], log_z: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Logarithm of the backbone's mass that the step does not score, (T,)."""
+        step, cap = self._step, self._kit.manifest.softcap
+        own = share_of(step.inputs["final"], log_z, step.own_rows, step.own_bias, cap)
+        rest: NDArray[np.float32] = log_z + np.log(
+            np.maximum(outside - own, np.float32(LEAST_REST))
+        )
+        return rest
 
     def _validate(self, on_progress: Callable[[Progress], None]) -> None:
         """Score the held-out tokens; keep the weights when they are the best so far."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.kits import Kit
-from device_agent.shortlist import Shortlist
+from device_agent.shortlist import Shortlist, Sizes
 from device_agent.side_plugin import onnx_session
 from protocol.kit import KitManifest
 
@@ -22,14 +22,16 @@ class TrainingStep:
         inputs: The buffers that a step reads, by the graph's names; fill them before ``run``:
             ``taps`` (K, T, H), ``final`` (T, H), ``targets`` (T,), ``scored`` (T,), and as the kit
             has them ``rest`` (T,), ``outside`` (N, H), ``outside_bias`` (N,), ``mask`` (M, T, R).
+        own_rows: Rows of the head that the step scores behind the shortlist's, to be filled too, (E, H).
+        own_bias: Theirs, (E,).
     """
 
     def __init__(
         self,
         kit: Kit,
-        head: Shortlist,
+        shortlist: Shortlist,
         tokens: int,
-        negatives: int,
+        sizes: Sizes,
         schedule: Mapping[str, float],
         threads: int,
     ) -> None:
@@ -37,18 +39,23 @@ class TrainingStep:
 
         Args:
             kit: With ``train.onnx``.
-            head: The rows that are scored.
+            shortlist: The rows that every step scores.
             tokens: Rows of every batch, T.
-            negatives: Rows from outside the shortlist, N.
+            sizes: How many rows each step brings itself.
             schedule: ``rate`` (its peak), ``total`` and ``warmup`` (both in steps).
             threads: For one operator.
         """
         self._session = onnx_session(kit.path("train.onnx"), threads, arena=True)
         taken = {taken.name for taken in self._session.get_inputs()}
-        fixed: dict[str, NDArray[Any]] = {"rows": head.rows, "bias": head.bias}
+        scored = len(shortlist.ids)
+        rows = np.zeros((scored + sizes.own, kit.manifest.hidden), np.float32)
+        bias = np.zeros(scored + sizes.own, np.float32)
+        rows[:scored], bias[:scored] = shortlist.rows, shortlist.bias
+        self.own_rows, self.own_bias = rows[scored:], bias[scored:]
+        fixed: dict[str, NDArray[Any]] = {"rows": rows, "bias": bias}
         fixed |= {name: np.array(value, np.float32) for name, value in schedule.items()}
         self._count = np.zeros((), np.float32)
-        buffers = _buffers(kit.manifest, tokens, negatives)
+        buffers = _buffers(kit.manifest, tokens, sizes.negatives)
         self.inputs = {name: array for name, array in buffers.items() if name in taken}
         self._results = {"loss": np.zeros((), np.float32), "norm": np.zeros((), np.float32)}
         self._sets = [_zeros(kit.manifest), _zeros(kit.manifest)]

@@ -49,14 +49,14 @@ def test_what_is_read_is_what_the_backbone_said(rows, start, stop):
     assert log_z.tolist() == every[start:stop].tolist()
 
 
-def test_rest_is_the_mass_outside_of_each_row(rows, tmp_path):
+def test_rest_is_the_share_outside_of_each_row(rows, tmp_path):
     truth = random_head()
     shortlist = Shortlist.of(Head(teaching_kit(tmp_path / "again"), 1), np.arange(30))
     rows.fill_rest(shortlist, HIDDEN, None)
     finals = np.empty((COUNT, HIDDEN), np.float32)
     rows.read([*rows.cut(0, COUNT)], None, finals)
-    expected = np.log(np.exp(truth.logits(finals)[:, 30:]).sum(1))
-    np.testing.assert_allclose(rows.rest, expected, atol=5e-3)
+    odds = np.exp(truth.logits(finals))
+    np.testing.assert_allclose(rows.rest, odds[:, 30:].sum(1) / odds.sum(1), atol=5e-3)
 
 
 def test_features_that_vanished_are_missed(rows, tmp_path):

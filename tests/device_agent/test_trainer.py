@@ -80,6 +80,15 @@ def test_training_makes_the_loss_and_the_held_out_loss_smaller(world):
     assert told[-1].seconds_left == 0
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_before_anything_is_learned_the_loss_is_the_backbone_s_whatever_is_drawn(world, seed):
+    told = []
+    world.trainer(batch_tokens=10_000, seed=seed).train(told.append, stop_after(1))
+    rows = FeatureRows(world.cache, TRAINING)
+    alone = evaluate(world.kit.manifest, Head(world.kit, 1), None, rows)
+    assert told[0].loss == pytest.approx(alone.base, rel=1e-4)
+
+
 def test_early_stopping_keeps_the_best(world):
     trained = world.trainer(validation=NO_ALPHABET, epochs=10, patience=2, rate=0.05).train()
     held_out = [entry["validation"] for entry in trained.course.history]

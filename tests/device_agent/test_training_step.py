@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from device_agent.head import Head
-from device_agent.shortlist import Shortlist
+from device_agent.shortlist import Shortlist, Sizes
 from device_agent.training_step import TrainingStep
 from tests.device_agent.small_kit import HIDDEN, random_head
 from tests.device_agent.teaching import NEGATIVES, teaching_kit
@@ -42,11 +42,13 @@ class Reference:
 @pytest.fixture
 def step(tmp_path):
     kit = teaching_kit(tmp_path)
-    ids = np.arange(0, 80, 2)
+    shared, own = np.arange(0, 80, 2), np.arange(1, 11, 2)
     head = Head(kit, 1)
-    made = TrainingStep(
-        kit, Shortlist.of(head, ids), TOKENS, NEGATIVES, {"rate": RATE, "total": 9, "warmup": 1}, 1
-    )
+    schedule = {"rate": RATE, "total": 9, "warmup": 1}
+    sizes = Sizes(own=len(own), negatives=NEGATIVES)
+    made = TrainingStep(kit, Shortlist.of(head, shared), TOKENS, sizes, schedule, 1)
+    made.own_rows[:], made.own_bias[:] = head.rows(own)
+    ids = np.concatenate([shared, own])
     made.load(kit.initial())
     rng = np.random.default_rng(3)
     for name, array in made.inputs.items():
