@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,15 +82,19 @@ def pull(source: str) -> Backbone:
 
 
 @contextmanager
-def cloud(backbone: Backbone, dtype: str, threads: int) -> Iterator[Cloud]:
+def cloud(
+    backbone: Backbone, dtype: str, threads: int, flags: Sequence[str] = ("--port", "0")
+) -> Iterator[Cloud]:
     """
     A cloud on a free port of this machine, ready to answer; stopped when the block is left.
+
+    ``flags`` are further ones of `sideplug-cloud serve`, in place of those that take a free port.
 
     Raises:
         ProcessFailed: It ended or was not ready in time; the message ends with its last words.
 
     """
-    command = [*CLOUD, "serve", "--backbone", backbone.name, "--port", "0", "--json"]
+    command = [*CLOUD, "serve", "--backbone", backbone.name, "--json", *flags]
     command += ["--dtype", dtype, "--threads", str(threads)]
     with (
         tempfile.TemporaryFile() as said,

@@ -44,13 +44,24 @@ def words(world):
 
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("exactness", {"identical", "prompts"}), ("overhead", {"ratio", "taps_overhead"})],
+    [
+        ("exactness", {"identical", "prompts"}),
+        ("overhead", {"ratio", "taps_overhead"}),
+        ("soak", {"errors_5xx", "rss_growth_mb", "sessions_left"}),
+    ],
 )
 def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path, name, figures):
     report, shown = run(name, tmp_path / "it.json", *words(small_world), cache=small_world[1])
     assert figures <= report.keys()
     assert figures <= report["results"].keys()
     assert all(figure in shown for figure in figures)
+
+
+def test_what_is_killed_on_a_tiny_backbone_goes_on_alike(small_world, tmp_path):
+    report, _ = run("survive", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert report["identical"] == report["generations"] == 4
+    assert report["lost"] == 0
+    assert len(report["results"]["start_seconds"]) == 5
 
 
 def test_the_arms_of_training_score_the_same_tokens(small_world, tmp_path):
