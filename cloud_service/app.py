@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from cloud_service.admission import Gate
 from cloud_service.border import guard
 from cloud_service.routes import ROUTERS
+from cloud_service.routes.status import package_version
 from cloud_service.service import Service
 
 SWEEP_SECONDS = 5.0
@@ -34,8 +35,14 @@ def create_app(service: Service) -> FastAPI:
                     await task
             await asyncio.to_thread(service.runner.stop)
 
-    # The protocol's specification describes the service; no second description beside it.
-    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    # No docs_url: its pages would load scripts from elsewhere.
+    app = FastAPI(
+        title="Sideplug",
+        version=package_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
     for router in ROUTERS:
         app.include_router(router)

@@ -12,6 +12,7 @@ from cloud_service.faults import as_fault
 from cloud_service.features import features as read_features
 from cloud_service.reading import Waiter
 from cloud_service.routes.exchange import FRAMES, caller_of, chunks, service_of
+from cloud_service.routes.openapi import FRAME, TEXT, WANTS, described, document
 from cloud_service.service import Service
 from cloud_service.sessions import Turn
 from protocol import versions
@@ -23,7 +24,18 @@ from protocol.stream import FrameReader
 router = APIRouter(prefix="/v1")
 
 
-@router.post("/features")
+@router.post(
+    "/features",
+    **described(
+        FRAME,
+        says="A frame of states for each text, in order; or a frame of a fault, which is the last",
+        body=FRAME,
+        query=[
+            {"name": "wants", "in": "query", "required": True, "content": document(WANTS)},
+            {"name": "behind", "in": "query", "required": False, "schema": TEXT},
+        ],
+    ),
+)
 async def features(request: Request) -> Response:
     """
     Answer each text with its states, in order; what fails on the way ends in a fault frame.

@@ -7,6 +7,16 @@ from fastapi.responses import JSONResponse
 
 from cloud_service.reading import Waiter
 from cloud_service.routes.exchange import body, caller_of, frame_answer, service_of, unless_gone
+from cloud_service.routes.openapi import (
+    FRAME,
+    POSITION,
+    SESSION,
+    TEXT,
+    WANTS,
+    described,
+    document,
+    record,
+)
 from cloud_service.service import Service
 from cloud_service.sessions import Session
 from protocol import versions
@@ -17,7 +27,15 @@ from protocol.messages import SessionRequest, Tokens
 router = APIRouter(prefix="/v1/sessions")
 
 
-@router.post("")
+@router.post(
+    "",
+    **described(
+        document(SESSION),
+        status=201,
+        says="The session is open",
+        body=document(record(wants=WANTS, protocol=TEXT)),
+    ),
+)
 async def open_session(request: Request) -> Response:
     """Open a session that answers every step with what it wants."""
     service, caller = service_of(request), caller_of(request)
@@ -28,7 +46,7 @@ async def open_session(request: Request) -> Response:
     return JSONResponse(opened.to_json(), 201)
 
 
-@router.post("/{name}/step")
+@router.post("/{name}/step", **described(FRAME, says="A frame of states", body=FRAME))
 async def step(request: Request, name: str) -> Response:
     """Read a frame of tokens, answer with a frame of states."""
     started = time.perf_counter()
@@ -46,7 +64,7 @@ async def step(request: Request, name: str) -> Response:
     return frame_answer(frame)
 
 
-@router.post("/{name}/crop")
+@router.post("/{name}/crop", **described(document(POSITION), body=document(POSITION)))
 async def crop(request: Request, name: str) -> Response:
     """Forget what a session has read from a position on."""
     service = service_of(request)
@@ -58,7 +76,7 @@ async def crop(request: Request, name: str) -> Response:
     return JSONResponse({"position": stands})
 
 
-@router.delete("/{name}")
+@router.delete("/{name}", **described(None, status=204, says="The session has ended"))
 async def close(request: Request, name: str) -> Response:
     """End a session."""
     service_of(request).sessions.close(name, caller_of(request).owner)

@@ -6,10 +6,14 @@ from fastapi import APIRouter, Request, Response
 
 from cloud_service import metrics
 from cloud_service.routes.exchange import service_of
+from cloud_service.routes.openapi import TEXT, described, document, record
 from protocol.errors import Draining, Overloaded
 from protocol.versions import SPOKEN
 
 router = APIRouter()
+
+STATUS = record(status=TEXT, backbone=TEXT)
+VERSION = record(version=TEXT, protocol={"type": "array", "items": TEXT})
 
 
 def package_version() -> str:
@@ -20,13 +24,13 @@ def package_version() -> str:
         return "source"
 
 
-@router.get("/health")
+@router.get("/health", **described(document(STATUS)))
 async def health(request: Request) -> dict[str, object]:
     """Answer 200 as soon as the backbone is in memory, 503 before."""
     return {"status": "ok", "backbone": service_of(request).runner.require_ready().facts.name}
 
 
-@router.get("/ready")
+@router.get("/ready", **described(document(STATUS)))
 async def ready(request: Request) -> dict[str, object]:
     """Answer 200 when the next step would be accepted."""
     service = service_of(request)
@@ -38,13 +42,13 @@ async def ready(request: Request) -> dict[str, object]:
     return {"status": "ready", "backbone": runner.require_ready().facts.name}
 
 
-@router.get("/version")
+@router.get("/version", **described(document(VERSION)))
 async def what(_request: Request) -> dict[str, object]:
     """Say which release this is and which versions of the protocol it speaks."""
     return {"version": package_version(), "protocol": SPOKEN}
 
 
-@router.get("/metrics")
+@router.get("/metrics", **described({"text/plain": {"schema": TEXT}}))
 async def counted(request: Request) -> Response:
     """Return the metrics in the Prometheus text format."""
     text = service_of(request).metrics.text()
