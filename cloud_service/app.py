@@ -13,7 +13,7 @@ from cloud_service.routes.status import package_version
 from cloud_service.service import Service
 
 SWEEP_SECONDS = 5.0
-"""How often idle sessions are looked for, besides whenever a session is used."""
+"""How often idle sessions and prefixes are looked for, besides whenever a session is used."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -55,3 +55,4 @@ async def _sweep(service: Service) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         service.sessions.expire()
+        service.prefixes.expire()

@@ -1,12 +1,13 @@
 """Texts in, a frame of states each out: several ahead of the one that is sent, so that a pass has enough."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from cloud_service.backbones.pages import Cache
 from cloud_service.frames import frame_of
 from cloud_service.reading import Reading, Waiter
 from cloud_service.runner import Runner
+from protocol.errors import Fault
 from protocol.messages import Tokens, Wants
 
 AHEAD_TEXTS = 16
@@ -15,28 +16,45 @@ AHEAD_TOKENS = 4096
 
 
 async def features(
-    runner: Runner, waiter: Waiter, place: Cache, texts: Sequence[Tokens], wants: Wants
+    runner: Runner,
+    waiter: Waiter,
+    place: Callable[[], Cache],
+    texts: Sequence[Tokens],
+    wants: Wants,
 ) -> AsyncGenerator[bytes]:
     """
-    Yield the frame of each text, in order, as read behind ``place``, which stays as it is.
+    Yield the frame of each text, in order.
+
+    Args:
+        runner: Reads them.
+        waiter: Is gone when the generator is closed.
+        place: Makes the cache behind which each text is read; it is released in the end.
+        texts: At the position of that cache.
+        wants: What the answers hold.
 
     Raises:
         Fault: A text cannot be read now; nothing more comes.
 
     """
+    start = place()
     waiting, ahead = deque(texts), deque[Reading]()
     try:
         while waiting or ahead:
             while waiting and _more(ahead):
                 text = waiting.popleft()
-                ahead.append(
-                    Reading(waiter, "features", place.fork(), text.ids, text.wanted, wants)
-                )
-                runner.submit(ahead[-1])
+                cache = start.fork()
+                reading = Reading(waiter, "features", cache, text.ids, text.wanted, wants)
+                try:
+                    runner.submit(reading)
+                except Fault:
+                    cache.release()
+                    raise
+                ahead.append(reading)
             yield await frame_of(await runner.answer(ahead[0]), wants.codec)
             ahead.popleft()
     finally:
         waiter.gone = True
+        start.release()
 
 
 def _more(ahead: Sequence[Reading]) -> bool:

@@ -31,6 +31,10 @@ class Metrics:
         self.kv = self._gauge("kv_bytes", "Bytes of keys and values that are held")
         self.pages = self._gauge("kv_pages_used", "Pages of keys and values that are held")
         self.page_limit = self._gauge("kv_pages_limit", "Pages of keys and values that there are")
+        self.prefixes = self._gauge("prefixes", "Prefixes that are kept")
+        self.prefix_hits = self._counter(
+            "prefix_hits", "Sessions and requests for features that began behind a prefix"
+        )
         self.ready = self._gauge("ready", "1 when the backbone is in memory")
         self.duration = self._histogram("request_duration_seconds", "Time to answer", "route")
         self.queued = self._histogram("queue_seconds", "Time spent waiting for the model")

@@ -99,8 +99,15 @@ class Runner:
             self._changed.notify()
 
     async def answer(self, reading: Reading) -> States:
+        """Return the answer to a reading that wants something; see ``finished``."""
+        states = await self.finished(reading)
+        if states is None:
+            raise ValueError("nothing is wanted of this reading")
+        return states
+
+    async def finished(self, reading: Reading) -> States | None:
         """
-        Return the answer to a reading that has been submitted, and wants something.
+        Wait for a reading that has been submitted, and return its answer, if one is wanted.
 
         Raises:
             Dropped: Its waiter was gone before it was read.
@@ -108,10 +115,7 @@ class Runner:
 
         """
         # Only the thread may end a reading: whoever is cancelled while it is under way lets it go on.
-        states = await asyncio.shield(asyncio.wrap_future(reading.future))
-        if states is None:
-            raise ValueError("nothing is wanted of this reading")
-        return states
+        return await asyncio.shield(asyncio.wrap_future(reading.future))
 
     def _work(self) -> None:
         # Each thread has its own count in OpenMP, so it is set where it is used.

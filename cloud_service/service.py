@@ -9,6 +9,7 @@ from cloud_service.backbones.loading import fastest_dtype, load_model
 from cloud_service.keys import KeyStore
 from cloud_service.kits import Kits
 from cloud_service.metrics import Metrics
+from cloud_service.prefixes import Prefixes
 from cloud_service.registry import Pulled, Registry
 from cloud_service.runner import Runner
 from cloud_service.sessions import Sessions
@@ -26,6 +27,7 @@ class Service:
     facts: BackboneFacts
     metrics: Metrics
     runner: Runner
+    prefixes: Prefixes
     sessions: Sessions
     kits: Kits
     admission: Admission
@@ -54,18 +56,22 @@ def build(settings: Settings) -> Service:
         model = load_model(pulled.folder, dtype)
         backbone = CausalBackbone(model, facts, kv_bytes=settings.kv * 2**20)
         metrics.watch(backbone.pool)
+        backbone.pool.reclaim = prefixes.reclaim
         return backbone
 
     runner = Runner(load, metrics, threads=settings.model_threads, queue=settings.queue)
+    prefixes = Prefixes(facts, runner, metrics, idle=settings.prefix_idle)
     return Service(
         settings=settings,
         pulled=pulled,
         facts=facts,
         metrics=metrics,
         runner=runner,
+        prefixes=prefixes,
         sessions=Sessions(
             facts,
             runner,
+            prefixes,
             metrics,
             limit=settings.sessions,
             idle=settings.idle,

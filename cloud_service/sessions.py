@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_service.backbones.pages import Cache, PagePool
+from cloud_service.backbones.pages import Cache
 from cloud_service.checks import check_answer, check_ids, check_wants
 from cloud_service.frames import frame_of
 from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
+from cloud_service.prefixes import Prefixes
 from cloud_service.reading import Dropped, Reading, Waiter
 from cloud_service.runner import Runner
 from protocol.errors import (
@@ -24,7 +25,7 @@ from protocol.errors import (
     TooManySessions,
 )
 from protocol.facts import BackboneFacts
-from protocol.messages import SessionOpened, Tokens, Wants
+from protocol.messages import SessionOpened, SessionRequest, Tokens, Wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Sessions:
         self,
         facts: BackboneFacts,
         runner: Runner,
+        prefixes: Prefixes,
         metrics: Metrics,
         *,
         limit: int,
@@ -86,6 +88,7 @@ class Sessions:
         Args:
             facts: Of the backbone.
             runner: Reads the steps.
+            prefixes: Those that sessions begin behind.
             metrics: Is told of sessions and what they hold.
             limit: Sessions at a time.
             idle: Seconds without a request after which a session ends.
@@ -94,6 +97,7 @@ class Sessions:
         """
         self._facts = facts
         self._runner = runner
+        self._prefixes = prefixes
         self._metrics = metrics
         self._limit = limit
         self._idle = idle
@@ -109,36 +113,41 @@ class Sessions:
         """Return how many are open."""
         return len(self._open)
 
-    def room(self, pool: PagePool) -> int:
-        """Return the positions that one session can hold."""
-        return min(self._facts.positions, pool.positions)
+    @property
+    def room(self) -> int:
+        """Positions that one session can hold; ``Loading`` while there is no backbone."""
+        return min(self._facts.positions, self._runner.require_ready().pool.positions)
 
-    def open(self, wants: Wants, owner: str = LOCAL, most: int | None = None) -> SessionOpened:
+    def open(
+        self, asked: SessionRequest, owner: str = LOCAL, most: int | None = None
+    ) -> SessionOpened:
         """
         Open a session of ``owner``, who may have ``most`` at a time.
 
         Raises:
             Loading: There is no backbone yet.
+            PrefixNotFound: The prefix that it is to begin behind is not there.
             SessionQuota: The owner has as many already.
             TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
             TooManySessions: Every place is taken, and no session has been idle for long enough.
 
         """
-        pool = self._runner.require_ready().pool
-        check_wants(wants, self._facts)
+        room = self.room
+        check_wants(asked.wants, self._facts)
         self.expire()
         if most is not None and sum(session.owner == owner for session in self) >= most:
             raise SessionQuota(limit=most)
         if len(self._open) >= self._limit:
             raise TooManySessions(limit=self._limit)
+        cache = self._prefixes.place(owner, asked.prefix)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        session = Session(name, owner, wants, Cache(pool), self._clock())
+        session = Session(name, owner, asked.wants, cache, self._clock())
         self._open[name] = session
         return SessionOpened(
             session=name,
             position=session.cache.position,
-            limit=self.room(pool),
+            limit=room,
             idle_seconds=self._idle,
         )
 
@@ -229,9 +238,8 @@ class Sessions:
         if tokens.position != stands:
             raise PositionMismatch(expected=stands, got=tokens.position)
         asked = stands + len(tokens.ids)
-        room = self.room(session.cache.pool)
-        if asked > room:
-            raise ContextExceeded(limit=room, asked=asked)
+        if asked > self.room:
+            raise ContextExceeded(limit=self.room, asked=asked)
         check_ids(tokens.ids, self._facts)
         check_answer(tokens.wanted, wants, self._facts)
 

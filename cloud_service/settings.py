@@ -59,8 +59,9 @@ class Settings:
     threads: int = _setting(0, "threads of the model; 0 takes one a core")
     recipe: tuple[str, ...] = _setting(("ladder",), "recipe whose kit is offered; may be repeated")
     sessions: int = _setting(64, "sessions at a time")
-    kv: int = _setting(2048, "megabytes for keys and values of all sessions together")
+    kv: int = _setting(2048, "megabytes for keys and values of sessions and prefixes")
     idle: float = _setting(900.0, "seconds without a step after which a session ends")
+    prefix_idle: float = _setting(3600.0, "seconds without use after which a prefix is forgotten")
     queue: int = _setting(256, "requests that may wait for the model")
     context: int = _setting(0, "most positions of one session or text; 0: what the backbone has")
     body_bytes: int = _setting(2**26, "most bytes of one request or answer")
@@ -69,8 +70,10 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (lowest, highest) in _RANGES.items():
             _within(name, getattr(self, name), lowest, highest)
-        if not (math.isfinite(self.idle) and self.idle >= 1):
-            raise BadSetting(f"idle must be at least 1 second, but is {self.idle}")
+        for name in ("idle", "prefix_idle"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds >= 1):
+                raise BadSetting(f"{name} must be at least 1 second, but is {seconds}")
         for name, choices in (("dtype", DTYPES), ("log_level", LEVELS)):
             if getattr(self, name) not in choices:
                 raise BadSetting(

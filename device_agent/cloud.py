@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -29,25 +29,18 @@ from protocol.facts import BackboneFacts
 from protocol.fields import read_json
 from protocol.kit import KitManifest
 from protocol.limits import Limits, smaller_of
-from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
+from protocol.messages import PrefixKept, SessionOpened, SessionRequest, States, Tokens, Wants
 from protocol.stream import FrameReader
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["PATIENT_TRIES", "TRIES", "CloudClient", "CloudUnreachable", "RemotePlace", "Traffic"]
+__all__ = ["PATIENT_TRIES", "TRIES", "CloudClient", "CloudUnreachable", "Traffic"]
 
 BATCH_TOKENS = 8192
 BATCH_TEXTS = 256
 """One features request stays so small that its body fits the sockets' buffers: the client writes
 all of it before it reads, and a cloud that answers meanwhile must never have to wait for that."""
-
-
-class RemotePlace(NamedTuple):
-    """A place in the cloud that texts can stand behind."""
-
-    session: str
-    position: int
 
 
 class OtherBackbone(CloudUnreachable):
@@ -160,6 +153,28 @@ class CloudClient:
         with self._connection.answer("kit", "GET", f"/v1/kits/{kit_id}/files/{name}") as answer:
             yield from answer.chunks()
 
+    def keep_prefix(
+        self, ids: Sequence[int] | NDArray[np.uint32], tries: int = TRIES
+    ) -> PrefixKept:
+        """Have the cloud read tokens and keep them, unless it has; safe to repeat.
+
+        Args:
+            ids: (P,), at least one.
+            tries: How often it is asked at most.
+        """
+        array = np.asarray(ids, np.uint32)
+        content = versions.encode(Tokens(step=0, position=0, wanted=1, ids=array))
+        limit = self.limits.json_bytes
+        body = self._connection.whole(
+            "prefix", "POST", "/v1/prefixes", content, limit=limit, tries=tries
+        )
+        kept = PrefixKept.from_json(read_json(body, limit))
+        if kept.position != len(array):
+            raise MalformedMessage(
+                reason=f"a prefix of {len(array)} tokens was sent, one of {kept.position} is kept"
+            )
+        return kept
+
     def open_session(self, request: SessionRequest, tries: int = TRIES) -> SessionOpened:
         """Begin a session; its wants hold for all of its steps."""
         return SessionOpened.from_json(
@@ -195,7 +210,7 @@ class CloudClient:
         texts: Sequence[NDArray[np.uint32]],
         wants: Wants,
         rows: Sequence[int] | None = None,
-        behind: RemotePlace | None = None,
+        prefix: PrefixKept | None = None,
     ) -> Generator[States, None, None]:
         """States of whole texts, one each, in order, as they come.
 
@@ -205,12 +220,12 @@ class CloudClient:
             texts: Ids, (T,) each.
             wants: What is read of every token.
             rows: Of how many of its last tokens each text brings states; of all when None.
-            behind: The session whose tokens stand before each text; it stays as it is.
+            prefix: What each text stands behind.
 
         Raises:
-            SessionNotFound: The cloud has forgotten the session.
+            PrefixNotFound: The cloud has forgotten the prefix.
         """
-        position = 0 if behind is None else behind.position
+        position = 0 if prefix is None else prefix.position
         sizes = [len(ids) for ids in texts] if rows is None else rows
         asked = [
             Tokens(step=step, position=position, wanted=wanted, ids=ids)
@@ -219,7 +234,7 @@ class CloudClient:
         done = failures = 0
         while done < len(asked):
             try:
-                for states in self._batch(asked[done : _batch_end(texts, done)], wants, behind):
+                for states in self._batch(asked[done : _batch_end(texts, done)], wants, prefix):
                     done, failures = done + 1, 0
                     yield states
             except (CloudUnreachable, Fault) as error:
@@ -246,13 +261,13 @@ class CloudClient:
             raise OtherBackbone(self.url, f"it hosts another backbone ({facts.name}) than before")
 
     def _batch(
-        self, asked: Sequence[Tokens], wants: Wants, behind: RemotePlace | None
+        self, asked: Sequence[Tokens], wants: Wants, prefix: PrefixKept | None
     ) -> Iterator[States]:
         """One features request."""
         content = b"".join(versions.encode(tokens) for tokens in asked)
         query = {"wants": json.dumps(wants.to_json(), separators=(",", ":"))}
-        if behind is not None:
-            query["behind"] = behind.session
+        if prefix is not None:
+            query["prefix"] = prefix.prefix
         reader, waiting = FrameReader(self.limits), iter(asked)
         with self._connection.answer("features", "POST", "/v1/features", content, query) as answer:
             for chunk in answer.chunks():

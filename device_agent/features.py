@@ -5,12 +5,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 
-from device_agent.cloud import CloudClient, RemotePlace
+from device_agent.cloud import CloudClient
 from device_agent.examples import Encoded
-from device_agent.session import RemoteSession
 from device_agent.tap_cache import TapCache
-from protocol.errors import SessionNotFound
-from protocol.messages import States, Wants
+from protocol.errors import PrefixNotFound
+from protocol.messages import PrefixKept, States, Wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +88,22 @@ def _answers(
         return
     done = 0
     while done < len(texts):
-        with RemoteSession(cloud, Wants((), True, False, 0, wants.codec)) as session:
-            session.step(prefix)
-            before = done
-            try:
-                for pair in _requested(cloud, wants, texts[done:], session.place):
-                    done += 1
-                    yield pair
-            except SessionNotFound:
-                # The cloud was started anew; a session that is lost at once will be lost again.
-                if done == before:
-                    raise
+        kept, before = cloud.keep_prefix(prefix), done
+        try:
+            for pair in _requested(cloud, wants, texts[done:], kept):
+                done += 1
+                yield pair
+        except PrefixNotFound:
+            # The cloud was started anew; a prefix that is lost at once will be lost again.
+            if done == before:
+                raise
 
 
 def _requested(
-    cloud: CloudClient, wants: Wants, texts: Sequence[Encoded], place: RemotePlace | None
+    cloud: CloudClient, wants: Wants, texts: Sequence[Encoded], prefix: PrefixKept | None
 ) -> Pairs:
     rows = [len(text.fed) - text.first for text in texts]
-    answers = cloud.features([text.fed[text.prefix :] for text in texts], wants, rows, place)
+    answers = cloud.features([text.fed[text.prefix :] for text in texts], wants, rows, prefix)
     # Closed here when something goes wrong: the client has accounts to settle before it goes.
     with closing(answers):
         yield from zip(texts, answers, strict=True)

@@ -8,30 +8,33 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable, RemotePlace
-from protocol.errors import MalformedMessage, PositionMismatch, SessionNotFound
+from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable
+from protocol.errors import MalformedMessage, PositionMismatch, PrefixNotFound, SessionNotFound
 from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
 
 REPLAYS = 4
-"""How often a step may find its session lost. Who is lost as often will be lost again."""
+"""How often a step may find its session lost, or a session its prefix. Who is lost as often will be lost again."""
 
 
 class RemoteSession:
     """Tokens in, states out, one request a step.
 
     When the cloud has forgotten the session, was started anew, or another address has to take over,
-    a new session is opened and gets the same tokens again; the caller sees nothing of it. Within a
+    a new session is opened and gets the same tokens again, its prefix first; the caller sees nothing of it. Within a
     session a cloud that is away is waited for longer than by who only begins.
 
     Args:
         cloud: Where the backbone is.
         wants: What every step brings.
+        prefix: Tokens that it begins behind, which the cloud reads once for all sessions; they
+            count among its tokens and cannot be cropped.
     """
 
-    def __init__(self, cloud: CloudClient, wants: Wants) -> None:
+    def __init__(self, cloud: CloudClient, wants: Wants, prefix: Sequence[int] = ()) -> None:
         self._cloud = cloud
         self._wants = wants
-        self._ids: list[int] = []
+        self._prefix = [int(i) for i in prefix]
+        self._ids = list(self._prefix)
         self._steps = 0
         self._unsure = False
         self._opened = self._open()
@@ -56,11 +59,6 @@ class RemoteSession:
     def tokens(self) -> Sequence[int]:
         """The tokens in the session so far."""
         return self._ids
-
-    @property
-    def place(self) -> RemotePlace:
-        """Where the cloud keeps the tokens, for texts to be read behind them."""
-        return RemotePlace(self._opened.session, self.position)
 
     @property
     def limit(self) -> int:
@@ -88,8 +86,10 @@ class RemoteSession:
 
     def crop(self, position: int) -> None:
         """Forget the tokens from ``position`` on."""
-        if not 0 <= position <= self.position:
-            raise ValueError(f"cannot crop {self.position} tokens to {position}")
+        if not len(self._prefix) <= position <= self.position:
+            raise ValueError(
+                f"cannot crop {self.position} tokens, {len(self._prefix)} of the prefix, to {position}"
+            )
         if position < self.position:
             del self._ids[position:]
             self._unsure = True
@@ -103,7 +103,24 @@ class RemoteSession:
             self._cloud.close_session(self._opened.session)
 
     def _open(self, tries: int = TRIES) -> SessionOpened:
-        return self._cloud.open_session(SessionRequest(wants=self._wants), tries)
+        if not self._prefix:
+            return self._cloud.open_session(SessionRequest(wants=self._wants), tries)
+        lost = 0
+        while True:
+            kept = self._cloud.keep_prefix(self._prefix, tries)
+            try:
+                request = SessionRequest(wants=self._wants, prefix=kept.prefix)
+                opened = self._cloud.open_session(request, tries)
+            except PrefixNotFound:
+                lost += 1
+                if lost == REPLAYS:
+                    raise
+                continue
+            if opened.position != kept.position:
+                raise MalformedMessage(
+                    reason=f"a session behind {kept.position} tokens began at {opened.position}"
+                )
+            return opened
 
     def _settle(self, tries: int) -> None:
         """Bring the cloud to our position after a step that failed, perhaps on its way back."""
@@ -115,9 +132,9 @@ class RemoteSession:
         past, lost = self._ids, 0
         while True:
             self._cloud.doubt()
-            self._opened, self._ids = self._open(PATIENT_TRIES), []
+            self._opened, self._ids = self._open(PATIENT_TRIES), list(self._prefix)
             try:
-                return self._send(past + new, wanted)
+                return self._send(past[len(self._prefix) :] + new, wanted)
             except (SessionNotFound, PositionMismatch):
                 lost += 1
                 if lost == REPLAYS:

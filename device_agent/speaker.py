@@ -30,7 +30,10 @@ class EmptyPrompt(DeviceError):
 
 
 class Speaker:
-    """One session with the backbone that answers prompt after prompt. A context manager.
+    """A session with the backbone that answers prompt after prompt. A context manager.
+
+    With a personal prefix the frozen backbone, when it is asked beside the plugin, has a session of
+    its own, which is told nothing personal.
 
     Args:
         link: The cloud and the home folder.
@@ -57,8 +60,10 @@ class Speaker:
         self._plugin = None if version is None else SidePlugin(kit, version.weights(), threads)
         self._prefix: list[int] = [] if version is None else version.prefix.tolist()
         taps = kit.manifest.taps if self._plugin is not None else ()
-        wants = Wants(layers=taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
-        self._session = RemoteSession(link.cloud, wants)
+        self._cloud = link.cloud
+        self._wants = Wants(taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
+        self._session = RemoteSession(link.cloud, self._wants, self._prefix)
+        self._bare: RemoteSession | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,9 +77,11 @@ class Speaker:
         self.close()
 
     def close(self) -> None:
-        """Let the cloud forget the session, if it can be told."""
+        """Let the cloud forget what was opened, if it can be told."""
         with suppress(CloudUnreachable, Fault):
             self._session.close()
+            if self._bare is not None:
+                self._bare.close()
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to where the assistant begins to answer."""
@@ -133,17 +140,13 @@ class Speaker:
                 faster, and equal up to rounding only.
         """
         prefix = [] if base else self._prefix
+        session = self._without_prefix() if base else self._session
         whole = [*prefix, *prompt]
-        shared = _shared(self._session.tokens, whole)
-        # The prefix is always read apart from the prompt, so that it is read once for all prompts.
-        if shared < len(prefix):
-            self._session.crop(0)
-            self._session.step(prefix)
-        shared = max(len(prefix), shared if reuse else 0)
-        self._session.crop(shared)
+        shared = _shared(session.tokens, whole) if reuse else len(prefix)
+        session.crop(shared)
         stops: Collection[int] = frozenset(self.facts.stop_tokens)
         return generate(
-            self._session,
+            session,
             None if base else self._plugin,
             self._head,
             self.tokenizer,
@@ -155,6 +158,13 @@ class Speaker:
             # The prefix is how the person writes, which a penalty must not drive out.
             uncounted=len(prefix),
         )
+
+    def _without_prefix(self) -> RemoteSession:
+        if not self._prefix:
+            return self._session
+        if self._bare is None:
+            self._bare = RemoteSession(self._cloud, self._wants)
+        return self._bare
 
 
 def _shared(kept: Sequence[int], prompt: Sequence[int]) -> int:

@@ -8,7 +8,8 @@ Everything that one side can tell the other about what went wrong.
     * UnsupportedVersion, UnsupportedFeature, UnknownKind, UnknownCodec
     * TensorMismatch, NotFinite, MalformedMessage
   * ServiceFault: the request was understood and cannot be served
-    * SessionNotFound, PositionMismatch, ContextExceeded, TokenOutOfRange, TapOutOfRange, TooManySessions
+    * SessionNotFound, PositionMismatch, ContextExceeded, TokenOutOfRange, TapOutOfRange, TooManySessions,
+      PrefixNotFound
     * KitNotFound, KitNotReady, UnknownRecipe
     * Loading, Overloaded, Draining, InternalFault, UnknownEndpoint, WrongMethod
     * KeyMissing, KeyUnknown, KeyRevoked, QuotaSpent, SessionQuota
@@ -225,6 +226,14 @@ class TooManySessions(ServiceFault):
     hint = "Try again in a moment; idle sessions make place."
 
 
+class PrefixNotFound(ServiceFault):
+    """The prefix never was, was not used for too long, or made place for another."""
+
+    number, code, status = 206, "prefix_not_found", 404
+    sentence = "there is no prefix {prefix}"
+    hint = "Send its tokens again."
+
+
 class KitNotFound(ServiceFault):
     """The service has no such kit or kit file."""
 
@@ -364,6 +373,7 @@ _ALL: tuple[type[Fault], ...] = (
     TokenOutOfRange,
     TapOutOfRange,
     TooManySessions,
+    PrefixNotFound,
     KitNotFound,
     KitNotReady,
     UnknownRecipe,

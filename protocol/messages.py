@@ -14,7 +14,7 @@ MOST_TAPS = 2**16 - 1
 MOST_CANDIDATES = 2**16 - 1
 _U64 = 2**64 - 1
 _LONGEST_IDLE = 366.0 * 24 * 3600
-_Session = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_Name = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _Version = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 Ids = NDArray[np.uint32]
@@ -152,14 +152,18 @@ class SessionRequest:
     Attributes:
         wants: What every step is to answer with.
         protocol: The version the device speaks, "major.minor".
+        prefix: Id of the prefix that it begins behind, or None.
     """
 
     wants: Wants
     protocol: str = "1.0"
+    prefix: str | None = None
 
     def __post_init__(self) -> None:
         if not _Version.fullmatch(self.protocol):
             raise MalformedMessage(reason=f"protocol must be major.minor, but is {self.protocol}")
+        if self.prefix is not None:
+            _check_name("prefix", self.prefix)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
@@ -169,7 +173,11 @@ class SessionRequest:
     def from_json(cls, data: object) -> "SessionRequest":
         """Read what ``to_json`` wrote, or raise ``MalformedMessage`` or ``UnknownCodec``."""
         read = Fields(data, "session request")
-        return cls(wants=Wants.from_json(read.value("wants")), protocol=read.label("protocol"))
+        return cls(
+            wants=Wants.from_json(read.value("wants")),
+            protocol=read.label("protocol"),
+            prefix=read.maybe("prefix", read.label),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +186,7 @@ class SessionOpened:
 
     Attributes:
         session: Its id, which is part of its address.
-        position: Tokens already in it.
+        position: Tokens already in it: those of its prefix.
         limit: Positions it can hold.
         idle_seconds: Seconds without a step after which it ends.
     """
@@ -189,8 +197,7 @@ class SessionOpened:
     idle_seconds: float
 
     def __post_init__(self) -> None:
-        if not _Session.fullmatch(self.session):
-            raise MalformedMessage(reason="a session's id must be 1 to 128 of [A-Za-z0-9_-]")
+        _check_name("session", self.session)
         _within("position", self.position, 0, self.limit)
 
     def to_json(self) -> dict[str, object]:
@@ -207,6 +214,44 @@ class SessionOpened:
             limit=read.integer("limit", 1),
             idle_seconds=read.number("idle_seconds", 0.0, _LONGEST_IDLE),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKept:
+    """A prefix has been read and is kept.
+
+    Attributes:
+        prefix: Its id: the same tokens of the same owner have the same.
+        position: Its tokens.
+        idle_seconds: Seconds without use after which it is forgotten; it may be so earlier.
+    """
+
+    prefix: str
+    position: int
+    idle_seconds: float
+
+    def __post_init__(self) -> None:
+        _check_name("prefix", self.prefix)
+        _within("position", self.position, 1, U32)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "PrefixKept":
+        """Read what ``to_json`` wrote, or raise ``MalformedMessage``."""
+        read = Fields(data, "prefix")
+        return cls(
+            prefix=read.label("prefix"),
+            position=read.integer("position", 1),
+            idle_seconds=read.number("idle_seconds", 0.0, _LONGEST_IDLE),
+        )
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not _Name.fullmatch(name):
+        raise MalformedMessage(reason=f"a {kind}'s id must be 1 to 128 of [A-Za-z0-9_-]")
 
 
 def _check(

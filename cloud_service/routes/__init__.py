@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
-from cloud_service.routes import backbone, features, kits, sessions, status
+from cloud_service.routes import backbone, features, kits, prefixes, sessions, status
 
 ROUTERS: tuple[APIRouter, ...] = (
     status.router,
     backbone.router,
     kits.router,
+    prefixes.router,
     sessions.router,
     features.router,
 )

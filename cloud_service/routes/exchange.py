@@ -13,7 +13,9 @@ from starlette.requests import ClientDisconnect
 from cloud_service.admission import Caller
 from cloud_service.reading import Dropped, Waiter
 from cloud_service.service import Service
-from protocol.errors import FrameTooLarge
+from protocol import versions
+from protocol.errors import FrameTooLarge, MalformedMessage
+from protocol.messages import Tokens
 
 T = TypeVar("T")
 
@@ -54,6 +56,21 @@ async def body(request: Request, limit: int) -> bytes:
     """Return a whole body of at most ``limit`` bytes; ``FrameTooLarge`` when it is longer."""
     async with aclosing(chunks(request, limit)) as parts:
         return b"".join([part async for part in parts])
+
+
+async def tokens_of(request: Request) -> Tokens:
+    """
+    Return the tokens that a body is a frame of.
+
+    Raises:
+        ProtocolError: It is not one.
+
+    """
+    limits = service_of(request).facts.limits
+    tokens = versions.decode(await body(request, limits.frame_bytes), limits)
+    if not isinstance(tokens, Tokens):
+        raise MalformedMessage(reason="the body must be a frame of tokens")
+    return tokens
 
 
 async def unless_gone(request: Request, waiter: Waiter, answering: Coroutine[Any, Any, T]) -> T:

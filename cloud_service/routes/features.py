@@ -1,7 +1,8 @@
 """Features in bulk: texts in, a frame of states for each out; steps go first."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -14,7 +15,6 @@ from cloud_service.reading import Waiter
 from cloud_service.routes.exchange import FRAMES, caller_of, chunks, service_of
 from cloud_service.routes.openapi import FRAME, TEXT, WANTS, described, document
 from cloud_service.service import Service
-from cloud_service.sessions import Turn
 from protocol import versions
 from protocol.errors import MalformedMessage
 from protocol.fields import read_json
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1")
         body=FRAME,
         query=[
             {"name": "wants", "in": "query", "required": True, "content": document(WANTS)},
-            {"name": "behind", "in": "query", "required": False, "schema": TEXT},
+            {"name": "prefix", "in": "query", "required": False, "schema": TEXT},
         ],
     ),
 )
@@ -40,21 +40,18 @@ async def features(request: Request) -> Response:
     """
     Answer each text with its states, in order; what fails on the way ends in a fault frame.
 
-    With the query parameter ``behind``, a session's name, each text is read behind what that session
-    holds, which stays as it is.
+    With the query parameter ``prefix``, each text is read behind that prefix.
     """
     service, caller = service_of(request), caller_of(request)
-    place = Cache(service.runner.require_ready().pool)  # before the body is taken in
+    service.runner.require_ready()  # before the body is taken in
     wants = _wants(request, service)
-    name = request.query_params.get("behind")
-    if name is not None:
-        with service.sessions.use(name, caller.owner) as session:
-            async with Turn(session):
-                place = session.cache.fork()
+    prefix = request.query_params.get("prefix")
+    start = service.prefixes.position(caller.owner, prefix)
     # The whole body first: a client writes all of it before it reads, so answering earlier
     # could leave both sides waiting for the other to read.
-    texts = await _texts(request, service, wants, place)
+    texts = await _texts(request, service, wants, start)
     caller.tokens.spend(sum(len(text.ids) for text in texts))
+    place = partial(service.prefixes.place, caller.owner, prefix)
     frames = _frames(service, Waiter(caller.owner), place, texts, wants)
     return StreamingResponse(frames, media_type=FRAMES)
 
@@ -68,9 +65,9 @@ def _wants(request: Request, service: Service) -> Wants:
     return wants
 
 
-async def _texts(request: Request, service: Service, wants: Wants, place: Cache) -> list[Tokens]:
+async def _texts(request: Request, service: Service, wants: Wants, start: int) -> list[Tokens]:
     limits = service.facts.limits
-    room = service.sessions.room(place.pool)
+    room = service.sessions.room
     reader, texts = FrameReader(limits), list[Tokens]()
     async with aclosing(chunks(request, limits.frame_bytes)) as parts:
         async for chunk in parts:
@@ -78,14 +75,14 @@ async def _texts(request: Request, service: Service, wants: Wants, place: Cache)
                 text = versions.decode(frame, limits)
                 if not isinstance(text, Tokens):
                     raise MalformedMessage(reason="a text must be a frame of tokens")
-                check_text(text, wants, service.facts, place.position, room)
+                check_text(text, wants, service.facts, start, room)
                 texts.append(text)
     reader.close()
     return texts
 
 
 async def _frames(
-    service: Service, waiter: Waiter, place: Cache, texts: list[Tokens], wants: Wants
+    service: Service, waiter: Waiter, place: Callable[[], Cache], texts: list[Tokens], wants: Wants
 ) -> AsyncIterator[bytes]:
     try:
         async with aclosing(read_features(service.runner, waiter, place, texts, wants)) as frames:
@@ -95,5 +92,3 @@ async def _frames(
         fault = as_fault(error)
         service.metrics.faults.labels(fault.code).inc()
         yield versions.encode(fault)
-    finally:
-        place.release()

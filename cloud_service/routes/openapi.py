@@ -17,6 +17,7 @@ Content = dict[str, Any]
 
 COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": U32}
 TEXT: Schema = {"type": "string"}
+NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
 
 
 def record(**properties: Schema) -> Schema:
@@ -42,6 +43,7 @@ WANTS = record(
     codec={"enum": list(CODEC_NAMES)},
 )
 SESSION = record(session=TEXT, position=COUNT, limit=COUNT, idle_seconds={"type": "number"})
+PREFIX = record(prefix=NAME, position=COUNT, idle_seconds={"type": "number"})
 POSITION = record(position=COUNT)
 FACTS: Schema = {"type": "object", "required": [item.name for item in fields(BackboneFacts)]}
 MANIFEST: Schema = {"type": "object", "required": [item.name for item in fields(KitManifest)]}

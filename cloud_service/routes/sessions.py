@@ -6,9 +6,17 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from cloud_service.reading import Waiter
-from cloud_service.routes.exchange import body, caller_of, frame_answer, service_of, unless_gone
+from cloud_service.routes.exchange import (
+    body,
+    caller_of,
+    frame_answer,
+    service_of,
+    tokens_of,
+    unless_gone,
+)
 from cloud_service.routes.openapi import (
     FRAME,
+    NAME,
     POSITION,
     SESSION,
     TEXT,
@@ -20,9 +28,8 @@ from cloud_service.routes.openapi import (
 from cloud_service.service import Service
 from cloud_service.sessions import Session
 from protocol import versions
-from protocol.errors import MalformedMessage
 from protocol.fields import Fields, read_json
-from protocol.messages import SessionRequest, Tokens
+from protocol.messages import SessionRequest
 
 router = APIRouter(prefix="/v1/sessions")
 
@@ -33,7 +40,7 @@ router = APIRouter(prefix="/v1/sessions")
         document(SESSION),
         status=201,
         says="The session is open",
-        body=document(record(wants=WANTS, protocol=TEXT)),
+        body=document(record(wants=WANTS, protocol=TEXT, prefix={"anyOf": [NAME, {"type": "null"}]})),
     ),
 )
 async def open_session(request: Request) -> Response:
@@ -42,7 +49,7 @@ async def open_session(request: Request) -> Response:
     limit = service.facts.limits.json_bytes
     asked = SessionRequest.from_json(read_json(await body(request, limit), limit))
     versions.check_spoken(asked.protocol)
-    opened = service.sessions.open(asked.wants, caller.owner, caller.sessions)
+    opened = service.sessions.open(asked, caller.owner, caller.sessions)
     return JSONResponse(opened.to_json(), 201)
 
 
@@ -51,11 +58,8 @@ async def step(request: Request, name: str) -> Response:
     """Read a frame of tokens, answer with a frame of states."""
     started = time.perf_counter()
     service, caller = service_of(request), caller_of(request)
-    limits = service.facts.limits
     with service.sessions.use(name, caller.owner) as session:
-        tokens = versions.decode(await body(request, limits.frame_bytes), limits)
-        if not isinstance(tokens, Tokens):
-            raise MalformedMessage(reason="a step must be a frame of tokens")
+        tokens = await tokens_of(request)
         caller.tokens.spend(len(tokens.ids))
         waiter = Waiter(caller.owner)
         answering = service.sessions.step(waiter, session, tokens)

@@ -24,7 +24,7 @@ from cloud_service.settings import Settings
 from protocol import versions
 from protocol.errors import Fault, fault_from_json
 from protocol.kit import KitFile, KitManifest
-from protocol.messages import Ids, SessionOpened, SessionRequest, States, Tokens, Wants
+from protocol.messages import Ids, PrefixKept, SessionOpened, SessionRequest, States, Tokens, Wants
 from tests.protocol.samples import KIT
 
 FINAL = Wants(layers=(), final=True, log_z=False, candidates=0, codec="f32")
@@ -53,8 +53,14 @@ class Running:
             time.sleep(0.02)
         raise TimeoutError
 
-    def open(self, wants: Wants = FINAL) -> SessionOpened:
-        answer = self.http.post("/v1/sessions", json=SessionRequest(wants).to_json())
+    def keep(self, tokens: Tokens) -> PrefixKept:
+        answer = self.http.post("/v1/prefixes", content=versions.encode(tokens))
+        assert answer.status_code in (200, 201), answer.text
+        return PrefixKept.from_json(answer.json())
+
+    def open(self, wants: Wants = FINAL, prefix: str | None = None) -> SessionOpened:
+        request = SessionRequest(wants, prefix=prefix).to_json()
+        answer = self.http.post("/v1/sessions", json=request)
         assert answer.status_code == 201, answer.text
         return SessionOpened.from_json(answer.json())
 

@@ -20,6 +20,7 @@ from protocol.errors import (
     KeyMissing,
     KeyRevoked,
     KeyUnknown,
+    PrefixNotFound,
     QuotaSpent,
     SessionNotFound,
     SessionQuota,
@@ -134,24 +135,39 @@ def test_what_one_key_has_opened_is_not_there_for_another(keyed):
     session = ada.open().session
     ada.step(session, tokens_of(ids_of(3)))
     step = versions.encode(tokens_of(ids_of(1), position=3, step=1))
-    query = {"wants": json.dumps(FINAL.to_json()), "behind": session}
     asked = [
         ("POST", f"/v1/sessions/{session}/step", {"content": step}),
         ("POST", f"/v1/sessions/{session}/crop", {"json": {"position": 0}}),
         ("DELETE", f"/v1/sessions/{session}", {}),
-        ("POST", "/v1/features", {"content": step, "params": query}),
     ]
     for method, path, options in asked:
         told = bob.request(method, path, **options)
         missing = path.replace(session, "A" * len(session))
-        options["params"] = {**options.get("params", {})}
-        if options["params"]:
-            options["params"]["behind"] = "A" * len(session)
         absent = bob.request(method, missing, **options)
         assert isinstance(fault_in(told), SessionNotFound)
         # The two cannot be told apart.
         assert told.text.replace(session, "A" * len(session)) == absent.text
     ada.step(session, tokens_of(ids_of(1), position=3, step=1))
+
+
+def test_what_one_key_has_a_prefix_of_is_not_there_for_another(keyed):
+    ada, bob, _ = keyed
+    prefix = ada.keep(tokens_of(ids_of(3))).prefix
+    query = {"wants": json.dumps(FINAL.to_json())}
+    text = versions.encode(tokens_of(ids_of(1), position=3))
+    for name in (prefix, "A" * len(prefix)):
+        request = SessionRequest(FINAL, prefix=name).to_json()
+        asked = (
+            bob.post("/v1/sessions", json=request),
+            bob.post("/v1/features", params={**query, "prefix": name}, content=text),
+        )
+        for answer in asked:
+            fault = fault_in(answer)
+            assert isinstance(fault, PrefixNotFound)
+            assert fault.details == {"prefix": name}
+    again = bob.post("/v1/prefixes", content=versions.encode(tokens_of(ids_of(3))))
+    assert again.status_code == 201  # who asks learns nothing of what others have
+    assert again.json()["prefix"] != prefix
 
 
 def test_a_key_has_so_many_sessions_and_no_more(keyed):
@@ -204,6 +220,7 @@ def test_the_body_and_the_context_have_the_limits_that_were_set(cache, pulled_of
 
 def test_a_closing_door_lets_nobody_in(cloud):
     session = cloud.open().session
+    cloud.service.admission.running += 1  # as long as anything runs, the server does not end
     cloud.service.admission.draining = True
     try:
         asked = cloud.http.post("/v1/sessions", json=SessionRequest(FINAL).to_json())
@@ -213,6 +230,7 @@ def test_a_closing_door_lets_nobody_in(cloud):
         assert cloud.http.get("/health").status_code == 200
     finally:
         cloud.service.admission.draining = False
+        cloud.service.admission.running -= 1
     cloud.step(session, tokens_of([3]))
     assert cloud.service.admission.running == 0
 

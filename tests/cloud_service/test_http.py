@@ -124,7 +124,11 @@ STEP_FAULTS = [
     (versions.encode(tokens_of(ids_of(3)))[:-1], TruncatedFrame, {"needed": 48, "got": 47}),
     (versions.encode(tokens_of(ids_of(3))) + b"x", TrailingBytes, {"extra": 1}),
     (b"SPLG\x09" + bytes(40), UnsupportedVersion, {"major": 9, "spoken": "1.0"}),
-    (versions.encode(Loading()), MalformedMessage, {"reason": "a step must be a frame of tokens"}),
+    (
+        versions.encode(Loading()),
+        MalformedMessage,
+        {"reason": "the body must be a frame of tokens"},
+    ),
     (b"", TruncatedFrame, {"needed": 16, "got": 0}),
 ]
 

@@ -9,6 +9,7 @@ from cloud_service.backbones.causal import CausalBackbone
 from cloud_service.backbones.loading import load_model
 from cloud_service.backbones.pages import PAGE
 from cloud_service.metrics import Metrics
+from cloud_service.prefixes import Prefixes
 from cloud_service.reading import Dropped, Waiter
 from cloud_service.sessions import Sessions
 from protocol import versions
@@ -25,7 +26,7 @@ from protocol.errors import (
     TooManySessions,
 )
 from protocol.limits import Limits
-from protocol.messages import Wants
+from protocol.messages import SessionRequest, Wants
 from tests import tiny
 from tests.cloud_service.reading import KV_BYTES, Held, alone, loaded
 from tests.cloud_service.running import EVERYTHING, FINAL, ids_of, tokens_of
@@ -53,7 +54,9 @@ def sessions_of(clock):
         runners.append(loaded(backbone))
         chosen = {"facts": backbone.facts, "limit": 4, "idle": 60.0, **options}
         facts = chosen.pop("facts")
-        return Sessions(facts, runners[-1], metrics or Metrics(), clock=clock, **chosen)
+        metrics = metrics or Metrics()
+        prefixes = Prefixes(facts, runners[-1], metrics, idle=60.0, clock=clock)
+        return Sessions(facts, runners[-1], prefixes, metrics, clock=clock, **chosen)
 
     yield made
     for runner in runners:
@@ -75,18 +78,18 @@ def sessions(llama, sessions_of):
 
 @pytest.fixture
 def session(sessions):
-    with sessions.use(sessions.open(EVERYTHING).session) as opened:
+    with sessions.use(sessions.open(SessionRequest(EVERYTHING)).session) as opened:
         yield opened
     sessions.close(opened.name)
 
 
 def test_a_new_session_says_what_it_can_hold_and_how_long(sessions):
-    opened = sessions.open(FINAL)
+    opened = sessions.open(SessionRequest(FINAL))
     assert (opened.position, opened.limit, opened.idle_seconds) == (0, tiny.POSITIONS, 60.0)
 
 
 def test_names_of_sessions_cannot_be_guessed(sessions):
-    names = {sessions.open(FINAL).session for _ in range(4)}
+    names = {sessions.open(SessionRequest(FINAL)).session for _ in range(4)}
     assert len(names) == 4
     assert all(len(name) >= 24 for name in names)
 
@@ -173,14 +176,14 @@ def small(pulled_of):
 
 def test_a_session_holds_no_more_than_there_is_memory(small, sessions_of):
     sessions = sessions_of(small)
-    assert sessions.open(FINAL).limit == 3 * PAGE
+    assert sessions.open(SessionRequest(FINAL)).limit == 3 * PAGE
 
 
 def test_sessions_share_the_memory_there_is(small, sessions_of):
     sessions = sessions_of(small)
     with (
-        sessions.use(sessions.open(FINAL).session) as one,
-        sessions.use(sessions.open(FINAL).session) as two,
+        sessions.use(sessions.open(SessionRequest(FINAL)).session) as one,
+        sessions.use(sessions.open(SessionRequest(FINAL)).session) as two,
     ):
         stepped(sessions, one, tokens_of(ids_of(PAGE + 1), wanted=1))
         with pytest.raises(Overloaded):
@@ -205,7 +208,7 @@ def test_an_answer_that_fits_no_frame_is_refused_before_the_model_works(
     for limit, fits in ((frame + 64, True), (frame - 1, False)):
         facts = pulled_of("llama").record.facts(limits=Limits(frame_bytes=limit))
         sessions = sessions_of(llama, facts=facts)
-        with sessions.use(sessions.open(EVERYTHING).session) as session:
+        with sessions.use(sessions.open(SessionRequest(EVERYTHING)).session) as session:
             if fits:
                 assert len(stepped(sessions, session, tokens_of(ids_of(20)))) == frame
             else:
@@ -221,7 +224,7 @@ def test_states_that_are_not_finite_are_refused_and_not_read(pulled_of, sessions
     with torch.no_grad():
         broken.model.model.norm.weight[0] = math.inf
     sessions = sessions_of(broken)
-    with sessions.use(sessions.open(FINAL).session) as session:
+    with sessions.use(sessions.open(SessionRequest(FINAL)).session) as session:
         with pytest.raises(NotFinite):
             stepped(sessions, session, tokens_of(ids_of(3)))
         assert session.cache.position == 0
@@ -237,12 +240,12 @@ def test_states_that_are_not_finite_are_refused_and_not_read(pulled_of, sessions
 )
 def test_what_no_answer_can_hold_is_refused_when_the_session_is_opened(sessions, wants, fault):
     with pytest.raises(fault):
-        sessions.open(wants)
+        sessions.open(SessionRequest(wants))
     assert len(sessions) == 0
 
 
 def test_a_session_ends_when_it_was_idle_too_long(sessions, clock):
-    name = sessions.open(FINAL).session
+    name = sessions.open(SessionRequest(FINAL)).session
     clock.now += 59
     with sessions.use(name):
         pass
@@ -256,7 +259,7 @@ def test_a_session_ends_when_it_was_idle_too_long(sessions, clock):
 
 
 def test_a_session_that_is_in_use_does_not_end(sessions, clock):
-    name = sessions.open(FINAL).session
+    name = sessions.open(SessionRequest(FINAL)).session
     with sessions.use(name):
         clock.now += 3600
         sessions.expire()
@@ -267,19 +270,19 @@ def test_a_session_that_is_in_use_does_not_end(sessions, clock):
 
 
 def test_a_place_is_free_again_when_a_session_ends_or_expires(sessions, clock):
-    names = [sessions.open(FINAL).session for _ in range(4)]
+    names = [sessions.open(SessionRequest(FINAL)).session for _ in range(4)]
     with pytest.raises(TooManySessions) as refused:
-        sessions.open(FINAL)
+        sessions.open(SessionRequest(FINAL))
     assert refused.value.details == {"limit": 4}
     sessions.close(names[0])
-    sessions.open(FINAL)
+    sessions.open(SessionRequest(FINAL))
     clock.now += 60
     for _ in range(4):
-        sessions.open(FINAL)
+        sessions.open(SessionRequest(FINAL))
 
 
 def test_what_was_closed_is_not_found(sessions):
-    name = sessions.open(FINAL).session
+    name = sessions.open(SessionRequest(FINAL)).session
     sessions.close(name)
     for ask in (sessions.use, sessions.close):
         with pytest.raises(SessionNotFound):
@@ -290,7 +293,7 @@ def test_memory_is_counted_while_sessions_hold_it(small, sessions_of):
     metrics = Metrics()
     metrics.watch(small.pool)
     sessions = sessions_of(small, metrics)
-    with sessions.use(sessions.open(FINAL).session) as session:
+    with sessions.use(sessions.open(SessionRequest(FINAL)).session) as session:
         stepped(sessions, session, tokens_of(ids_of(3)))
         shown = metrics.text().decode()
         assert "sideplug_sessions 1.0" in shown
@@ -312,7 +315,7 @@ def test_a_session_closed_within_a_pass_gives_its_memory_back_afterwards(small, 
     sessions = sessions_of(small)
 
     async def close_while_it_is_read():
-        name = sessions.open(FINAL).session
+        name = sessions.open(SessionRequest(FINAL)).session
         with sessions.use(name) as session:
             step = sessions.step(Waiter("somebody"), session, tokens_of(ids_of(5)))
             stepping = asyncio.ensure_future(step)
@@ -331,8 +334,8 @@ def test_a_crop_waits_for_its_own_sessions_step_and_for_no_other(small, sessions
 
     async def crop_while_it_is_read():
         with (
-            sessions.use(sessions.open(FINAL).session) as one,
-            sessions.use(sessions.open(FINAL).session) as two,
+            sessions.use(sessions.open(SessionRequest(FINAL)).session) as one,
+            sessions.use(sessions.open(SessionRequest(FINAL)).session) as two,
         ):
             step = sessions.step(Waiter("somebody"), one, tokens_of(ids_of(5)))
             stepping = asyncio.ensure_future(step)
@@ -353,7 +356,7 @@ def test_the_same_step_while_it_is_read_gets_the_same_answer(small, sessions_of,
     sessions = sessions_of(small)
 
     async def ask_twice():
-        with sessions.use(sessions.open(FINAL).session) as session:
+        with sessions.use(sessions.open(SessionRequest(FINAL)).session) as session:
             first, second = (
                 asyncio.ensure_future(
                     sessions.step(Waiter("somebody"), session, tokens_of(ids_of(5), step=1))
@@ -373,8 +376,8 @@ def test_a_step_whose_device_went_away_before_its_turn_is_not_read(small, sessio
 
     async def leave():
         with (
-            sessions.use(sessions.open(FINAL).session) as one,
-            sessions.use(sessions.open(FINAL).session) as two,
+            sessions.use(sessions.open(SessionRequest(FINAL)).session) as one,
+            sessions.use(sessions.open(SessionRequest(FINAL)).session) as two,
         ):
             stepping = asyncio.ensure_future(
                 sessions.step(Waiter("somebody"), one, tokens_of(ids_of(5)))
@@ -399,7 +402,7 @@ def test_what_waits_for_a_session_that_is_closed_finds_it_no_more(small, session
     sessions = sessions_of(small)
 
     async def close():
-        name = sessions.open(FINAL).session
+        name = sessions.open(SessionRequest(FINAL)).session
         with sessions.use(name) as session:
             stepping = asyncio.ensure_future(
                 sessions.step(Waiter("somebody"), session, tokens_of(ids_of(5)))

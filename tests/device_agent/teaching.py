@@ -21,7 +21,7 @@ from device_agent.kits import Kit
 from device_agent.settings import Settings
 from device_agent.tap_cache import TapCache
 from protocol import versions
-from protocol.errors import SessionNotFound
+from protocol.errors import PrefixNotFound
 from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
 from protocol.limits import Limits
 from protocol.messages import States, Tokens, Wants
@@ -134,12 +134,12 @@ class TeachingCloud(ScriptedCloud):
     def _reply(self, request: Request) -> Answer:
         address = urlsplit(request.path)
         if address.path == "/v1/features":
-            behind = parse_qs(address.query).get("behind", [""])[0]
-            if behind and behind not in self.sessions.sessions:
-                fault = SessionNotFound(session=behind)
+            prefix = parse_qs(address.query).get("prefix", [""])[0]
+            if prefix and prefix not in self.sessions.prefixes:
+                fault = PrefixNotFound(prefix=prefix)
                 return json_answer(fault.to_json(), fault.status)
             return Answer(b"".join(self.features_of(request.body)))
-        if address.path.startswith("/v1/sessions"):
+        if address.path.startswith(("/v1/sessions", "/v1/prefixes")):
             return self.sessions(request)
         return self._static[address.path]
 

@@ -3,19 +3,22 @@ import json
 import httpx
 import pytest
 
-from device_agent.cloud import BATCH_TEXTS, CloudUnreachable, RemotePlace
+from device_agent.cloud import BATCH_TEXTS, CloudUnreachable
 from device_agent.connection import TRIES
 from protocol import versions
 from protocol.errors import (
     BadMagic,
     InternalFault,
     MalformedMessage,
-    SessionNotFound,
+    PrefixNotFound,
     TruncatedFrame,
 )
 from protocol.limits import Limits
+from protocol.messages import PrefixKept
 from tests.device_agent.scripted_cloud import Answer, in_turn
 from tests.device_agent.talk import TOKENS, WANTS, fault_answer, frame, states, texts
+
+PREFIX = PrefixKept(prefix="abc", position=40, idle_seconds=60.0)
 
 
 def echo_features(request):
@@ -62,19 +65,19 @@ def test_many_texts_go_in_several_requests(talk_to):
     assert [len(versions_of(r.body)) for r in server.requests] == [1, 1, 1, BATCH_TEXTS, 10]
 
 
-def test_texts_are_read_behind_a_session_where_it_stands(talk_to):
+def test_texts_are_read_behind_a_prefix(talk_to):
     body = frame(states(40, 3)) + frame(states(42, 1))
     talk, server = talk_to(in_turn(Answer(body)))
-    found = list(talk.cloud.features(texts(3, 3), WANTS, [3, 1], RemotePlace("abc", 40)))
+    found = list(talk.cloud.features(texts(3, 3), WANTS, [3, 1], PREFIX))
     assert [s.position for s in found] == [40, 42]
     assert [t.position for t in versions_of(server.requests[0].body)] == [40, 40]
-    assert httpx.URL(f"http://x{server.requests[0].path}").params["behind"] == "abc"
+    assert httpx.URL(f"http://x{server.requests[0].path}").params["prefix"] == "abc"
 
 
-def test_texts_behind_a_forgotten_session_are_not_asked_for_again(talk_to):
-    talk, server = talk_to(in_turn(fault_answer(SessionNotFound(session="abc"))))
-    with pytest.raises(SessionNotFound):
-        list(talk.cloud.features(texts(3), WANTS, None, RemotePlace("abc", 40)))
+def test_texts_behind_a_forgotten_prefix_are_not_asked_for_again(talk_to):
+    talk, server = talk_to(in_turn(fault_answer(PrefixNotFound(prefix="abc"))))
+    with pytest.raises(PrefixNotFound):
+        list(talk.cloud.features(texts(3), WANTS, None, PREFIX))
     assert len(server.requests) == 1
 
 

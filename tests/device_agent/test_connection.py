@@ -43,7 +43,7 @@ def talk_through(reply, **options):
 def test_every_fault_is_the_same_class_again(talk_to, fault):
     details = {"number": 3}.fromkeys(
         ["needed", "got", "size", "limit", "extra", "part", "major", "spoken", "bits", "kind", "codec",
-         "expected", "reason", "session", "asked", "token", "vocabulary", "tap", "layers", "kit",
+         "expected", "reason", "session", "prefix", "asked", "token", "vocabulary", "tap", "layers", "kit",
          "recipe", "known", "request", "path", "method", "message", "name", "key", "unit", "seconds"], 3
     )  # fmt: skip
     sent = fault(**details)

@@ -7,7 +7,7 @@ from device_agent.features import fetch, missing
 from device_agent.prefix import behind
 from device_agent.tap_cache import TapCache
 from protocol import versions
-from protocol.errors import SessionNotFound
+from protocol.errors import PrefixNotFound
 from protocol.messages import Tokens
 from tests.device_agent.scripted_cloud import Answer, ScriptedCloud, in_turn
 from tests.device_agent.teaching import TeachingCloud, states_of, wants_of
@@ -99,15 +99,14 @@ def test_a_prefix_is_read_once_for_all_texts_behind_it(world):
     cloud, client, cache = world
     texts = [before(A, 9, 8), before(B, 9, 8), before(A, 7, 7, 7), A]
     found = fetch(lambda: client, cache, texts)
-    assert [step.ids.tolist() for step in cloud.sessions.steps] == [[9, 8], [7, 7, 7]]
+    assert cloud.sessions.read == [[9, 8], [7, 7, 7]]
     fed = [np.frombuffer(read, np.uint32).tolist() for read in cloud.read]
     assert sorted(fed) == [[1, 2], [1, 2], [1, 2], [4, 5, 6]]
     assert found.sent_tokens == 2 + 3 + 2 + 2
-    assert cloud.sessions.sessions == {}, "sessions are given back"
     assert missing(cache, texts) == []
 
 
-def test_a_session_lost_on_the_way_is_opened_anew(world):
+def test_a_prefix_lost_on_the_way_is_sent_again(world):
     cloud, client, cache = world
     texts = [before(text(n, n + 1), 9, 8) for n in range(300)]
 
@@ -116,20 +115,20 @@ def test_a_session_lost_on_the_way_is_opened_anew(world):
             cloud.sessions.forget()
 
     fetch(lambda: client, cache, texts, forgetful)
-    assert len(cloud.sessions.steps) == 2
+    assert cloud.sessions.read == [[9, 8]] * 2
     assert len(cloud.read) == 300
     assert missing(cache, texts) == []
 
 
-def test_a_session_that_is_always_lost_is_given_up(world):
+def test_a_prefix_that_is_always_lost_is_given_up(world):
     cloud, client, cache = world
-    steps = cloud.sessions._step
+    keep = cloud.sessions._prefix
 
-    def lost(*arguments):
-        answer = steps(*arguments)
+    def lost(body):
+        answer = keep(body)
         cloud.sessions.forget()
         return answer
 
-    cloud.sessions._step = lost
-    with pytest.raises(SessionNotFound):
+    cloud.sessions._prefix = lost
+    with pytest.raises(PrefixNotFound):
         fetch(lambda: client, cache, [before(A, 9, 8)])

@@ -264,8 +264,8 @@ def test_behind_a_prefix_everything_is_learned_as_well(tmp_path):
     assert lesson.after < lesson.base
     assert lesson.to_json()["validation"]["prefix"] == lesson.prefix
     assert lesson.version.card["evaluation"]["prefix"]["nll"] == lesson.prefix
-    assert len(cloud.sessions.steps) == 2, "each half of the text has its own"
-    assert lesson.version.prefix.tolist() in [step.ids.tolist() for step in cloud.sessions.steps]
+    assert len(cloud.sessions.read) == 2, "each half of the text has its own"
+    assert lesson.version.prefix.tolist() in cloud.sessions.read
 
 
 # --- killed ---

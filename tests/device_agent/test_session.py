@@ -3,7 +3,7 @@ import pytest
 
 from device_agent.cloud import CloudClient, CloudUnreachable
 from device_agent.session import REPLAYS, RemoteSession
-from protocol.errors import ContextExceeded, MalformedMessage, SessionNotFound
+from protocol.errors import ContextExceeded, MalformedMessage, PrefixNotFound, SessionNotFound
 from protocol.limits import Limits
 from protocol.messages import Wants
 from tests.device_agent.scripted_cloud import Answer, ScriptedCloud, in_turn, json_answer
@@ -111,14 +111,79 @@ def test_a_crop_outside_the_session_is_refused(toy, position):
         session.crop(position)
 
 
-def test_its_place_is_where_the_cloud_keeps_it(toy):
-    session = RemoteSession(toy.cloud, WANTS)
-    session.step([4, 5, 6])
-    assert session.place == ("s0", 3)
+PREFIX = [20, 21, 22]
+
+
+def test_a_session_begins_behind_its_prefix_which_is_read_once(toy):
+    for _ in range(2):
+        with RemoteSession(toy.cloud, WANTS, PREFIX) as session:
+            assert (session.position, session.limit) == (3, 64)
+            expect(session.step([4, 5]), [*PREFIX, 4, 5], 4)
+            assert list(session.tokens) == [*PREFIX, 4, 5]
+    assert toy.backbone.read == [PREFIX]
+    assert [(step.position, len(step.ids)) for step in toy.backbone.steps] == [(3, 2)] * 2
+
+
+def test_a_forgotten_session_gets_its_prefix_first_and_then_its_tokens(toy):
+    session = RemoteSession(toy.cloud, WANTS, PREFIX)
+    session.step([4, 5])
     toy.backbone.forget()
-    session.step([7])
-    assert session.place == ("s1", 4)
-    assert session.limit == 64
+    expect(session.step([6]), [*PREFIX, 4, 5, 6], 5)
+    assert toy.backbone.read == [PREFIX] * 2
+    assert toy.kept() == [*PREFIX, 4, 5, 6]
+
+
+def test_a_session_whose_prefix_alone_is_forgotten_goes_on(toy):
+    session = RemoteSession(toy.cloud, WANTS, PREFIX)
+    toy.backbone.prefixes.clear()
+    expect(session.step([6]), [*PREFIX, 6], 3)
+    assert toy.backbone.read == [PREFIX]
+
+
+def test_a_prefix_that_is_lost_before_the_session_is_opened_is_sent_again(toy):
+    find, lost = toy.backbone.require_prefix, []
+
+    def lose_once(name):
+        if not lost:
+            lost.append(name)
+            toy.backbone.forget()
+        return find(name)
+
+    toy.backbone.require_prefix = lose_once
+    session = RemoteSession(toy.cloud, WANTS, PREFIX)
+    assert session.position == 3
+    assert toy.backbone.read == [PREFIX] * 2
+
+
+def test_a_prefix_that_is_always_lost_is_given_up(toy):
+    def lose(name):
+        raise PrefixNotFound(prefix=name)
+
+    toy.backbone.require_prefix = lose
+    with pytest.raises(PrefixNotFound):
+        RemoteSession(toy.cloud, WANTS, PREFIX)
+
+
+def test_a_session_that_does_not_begin_where_its_prefix_ends_is_refused(toy):
+    toy.backbone.require_prefix = lambda _name: []
+    with pytest.raises(MalformedMessage, match="began at 0"):
+        RemoteSession(toy.cloud, WANTS, PREFIX)
+
+
+def test_another_prefix_than_was_sent_is_refused(toy):
+    kept = {"prefix": "p", "position": 2, "idle_seconds": 60}
+    toy.backbone.other["/v1/prefixes"] = json_answer(kept, 201)
+    with pytest.raises(MalformedMessage, match="one of 2 is kept"):
+        RemoteSession(toy.cloud, WANTS, PREFIX)
+
+
+def test_a_prefix_cannot_be_cropped(toy):
+    session = RemoteSession(toy.cloud, WANTS, PREFIX)
+    session.step([4, 5])
+    session.crop(3)
+    expect(session.step([7]), [*PREFIX, 7], 3)
+    with pytest.raises(ValueError, match="prefix"):
+        session.crop(2)
 
 
 def test_long_prompts_go_in_steps_within_the_limits(toy):

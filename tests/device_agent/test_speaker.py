@@ -102,7 +102,8 @@ def test_the_personal_prefix_is_read_once_for_all_prompts(toy, reuse):
             assert say(speaker, "ab", limit=1, reuse=reuse) == "u"
             assert say(speaker, "cd", limit=1, reuse=reuse) == "u"
             sent = [(step.position, step.ids.tolist()) for step in cloud.backbone.steps]
-            assert sent == [(0, list(PREFIX)), (3, [0, 1]), (3, [2, 3])]
+            assert sent == [(3, [0, 1]), (3, [2, 3])]
+            assert cloud.backbone.read == [list(PREFIX)]
 
 
 def test_the_frozen_backbone_alone_is_told_nothing_personal(toy):
@@ -114,8 +115,12 @@ def test_the_frozen_backbone_alone_is_told_nothing_personal(toy):
             assert say(speaker, "ab", limit=1, base=True) == "c"
             assert cloud.backbone.steps[-1].position == 0
             assert cloud.backbone.steps[-1].ids.tolist() == [0, 1]
+            ids, _ = cloud.backbone.sessions["s1"]
+            assert ids == [0, 1]
             assert say(speaker, "ab", limit=1) == "u"
-            assert cloud.backbone.steps[-2].ids.tolist() == list(PREFIX)
+            assert cloud.backbone.steps[-1].position == 3
+            assert cloud.backbone.read == [list(PREFIX)]
+    assert cloud.backbone.sessions == {}
 
 
 def test_a_penalty_leaves_the_words_of_the_prefix_alone(toy):

@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from protocol import versions
-from protocol.errors import ContextExceeded, Fault, PositionMismatch, SessionNotFound
+from protocol.errors import (
+    ContextExceeded,
+    Fault,
+    PositionMismatch,
+    PrefixNotFound,
+    SessionNotFound,
+)
 from protocol.limits import Limits
 from protocol.messages import SessionRequest, States, Tokens, Wants
 from tests.device_agent.scripted_cloud import Answer, Request, json_answer
@@ -33,6 +39,9 @@ class ToyBackbone:
     def __init__(self, limit: int = 64, other: dict[str, Answer] | None = None) -> None:
         self.limit = limit
         self.sessions: dict[str, tuple[list[int], Wants]] = {}
+        self.prefixes: dict[str, list[int]] = {}
+        self.read: list[list[int]] = []
+        """The prefixes that were read, each as often as that."""
         self.other = other or {}
         self.steps: list[Tokens] = []
         self._last: tuple[int, Answer] | None = None
@@ -43,20 +52,45 @@ class ToyBackbone:
         try:
             if path in self.other:
                 return self.other[path]
+            if path == "/v1/prefixes":
+                return self._prefix(request.body)
             return self._session(request.method, path.split("/")[3:], request.body)
         except Fault as fault:
             return json_answer(fault.to_json(), fault.status)
 
     def forget(self) -> None:
         self.sessions.clear()
+        self.prefixes.clear()
         self._last = None
+
+    def require_prefix(self, name: str) -> list[int]:
+        if name not in self.prefixes:
+            raise PrefixNotFound(prefix=name)
+        return self.prefixes[name]
+
+    def _prefix(self, body: bytes) -> Answer:
+        tokens = versions.decode(body, Limits())
+        assert isinstance(tokens, Tokens)
+        ids = tokens.ids.tolist()
+        name = "p" + "-".join(map(str, ids))
+        if name not in self.prefixes:
+            self.prefixes[name] = ids
+            self.read.append(ids)
+        return json_answer({"prefix": name, "position": len(ids), "idle_seconds": 60}, 201)
 
     def _session(self, method: str, place: list[str], body: bytes) -> Answer:
         if not place:
             name = next(self._names)
             self._last = None
-            self.sessions[name] = ([], SessionRequest.from_json(json.loads(body)).wants)
-            opened = {"session": name, "position": 0, "limit": self.limit, "idle_seconds": 60}
+            asked = SessionRequest.from_json(json.loads(body))
+            ids = [] if asked.prefix is None else list(self.require_prefix(asked.prefix))
+            self.sessions[name] = (ids, asked.wants)
+            opened = {
+                "session": name,
+                "position": len(ids),
+                "limit": self.limit,
+                "idle_seconds": 60,
+            }
             return json_answer(opened, 201)
         if place[0] not in self.sessions:
             raise SessionNotFound(session=place[0])

@@ -10,6 +10,7 @@ from protocol.limits import Limits
 from protocol.messages import (
     Candidates,
     Message,
+    PrefixKept,
     SessionOpened,
     SessionRequest,
     States,
@@ -44,8 +45,9 @@ BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32)
 FAULT = SessionNotFound(session="früh")
 
 WANTS = Wants(layers=(0, 3, 30), final=True, log_z=True, candidates=8, codec="f16")
-SESSION_REQUEST = SessionRequest(WANTS)
+SESSION_REQUEST = SessionRequest(WANTS, prefix="0a1b")
 SESSION_OPENED = SessionOpened(session="aB3-_", position=0, limit=2048, idle_seconds=600.0)
+PREFIX_KEPT = PrefixKept(prefix="0a1b", position=1024, idle_seconds=3600.0)
 
 FACTS = BackboneFacts(
     name="tiny",
@@ -92,7 +94,7 @@ KIT = KitManifest(
     files={"infer.onnx": KitFile("b" * 64, 1234), "head.codes": KitFile("c" * 64, 0)},
 )
 
-DOCUMENTS = (FACTS, KIT, WANTS, SESSION_REQUEST, SESSION_OPENED, FACTS.limits)
+DOCUMENTS = (FACTS, KIT, WANTS, SESSION_REQUEST, SESSION_OPENED, PREFIX_KEPT, FACTS.limits)
 """Everything that travels as JSON and is no fault."""
 
 

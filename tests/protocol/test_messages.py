@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from protocol.errors import MalformedMessage, TensorMismatch, UnknownCodec
-from protocol.messages import Candidates, SessionOpened, SessionRequest, States, Tokens, Wants
+from protocol.messages import (
+    Candidates,
+    PrefixKept,
+    SessionOpened,
+    SessionRequest,
+    States,
+    Tokens,
+    Wants,
+)
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
 IDS = np.array([5, 6], np.uint32)
@@ -144,9 +152,23 @@ def test_a_session_request_names_a_version(protocol):
 
 
 @pytest.mark.parametrize("session", ["", "a/b", "..", "a b", "a?b", "ä", "x" * 129, "a\n"])
-def test_a_sessions_id_is_safe_in_an_address(session):
+def test_an_id_is_safe_in_an_address(session):
     with pytest.raises(MalformedMessage, match="session"):
         SessionOpened(session, position=0, limit=1, idle_seconds=1.0)
+    with pytest.raises(MalformedMessage, match="prefix"):
+        PrefixKept(session, position=1, idle_seconds=1.0)
+    with pytest.raises(MalformedMessage, match="prefix"):
+        SessionRequest(WANTS, prefix=session)
+
+
+def test_a_session_behind_nothing_says_so():
+    assert SessionRequest(WANTS).to_json()["prefix"] is None
+    assert SessionRequest.from_json(SessionRequest(WANTS).to_json()).prefix is None
+
+
+def test_a_prefix_of_no_tokens_is_none():
+    with pytest.raises(MalformedMessage, match="position"):
+        PrefixKept("a", position=0, idle_seconds=1.0)
 
 
 def test_a_session_does_not_begin_beyond_its_limit():

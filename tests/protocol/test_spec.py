@@ -13,7 +13,7 @@ from protocol.errors import FAULTS
 from protocol.facts import BackboneFacts
 from protocol.kit import KitManifest
 from protocol.limits import Limits
-from protocol.messages import SessionOpened, SessionRequest, Wants
+from protocol.messages import PrefixKept, SessionOpened, SessionRequest, Wants
 
 SPEC = (Path(protocol.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in SPEC.splitlines()]
@@ -54,7 +54,7 @@ def test_the_default_limits_are_those_of_the_code(name, value):
 
 
 @pytest.mark.parametrize(
-    "document", [BackboneFacts, KitManifest, Wants, SessionRequest, SessionOpened]
+    "document", [BackboneFacts, KitManifest, PrefixKept, Wants, SessionRequest, SessionOpened]
 )
 def test_every_field_of_a_document_is_written_down(document):
     text = section("JSON")
