@@ -40,7 +40,9 @@ router = APIRouter(prefix="/v1/sessions")
         document(SESSION),
         status=201,
         says="The session is open",
-        body=document(record(wants=WANTS, protocol=TEXT, prefix={"anyOf": [NAME, {"type": "null"}]})),
+        body=document(
+            record(wants=WANTS, protocol=TEXT, prefix={"anyOf": [NAME, {"type": "null"}]})
+        ),
     ),
 )
 async def open_session(request: Request) -> Response:
