@@ -193,7 +193,7 @@ class Trainer:
             inputs["rest"][:] = self._rest(rows.rest[places], log_z)
         if "mask" in inputs:
             fill_mask(inputs["mask"], self._kit.manifest.dropout, rng)
-        loss, _ = self._step.run(count)
+        loss, _ = self._step.run(count, last=self._course.step + 1 == self._batches)
         if not math.isfinite(loss):
             raise Diverged(count)
         return loss

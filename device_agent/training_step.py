@@ -16,7 +16,10 @@ Named = dict[str, Floats]
 
 
 class TrainingStep:
-    """Weights and moments in two sets: a step reads one and writes the other, then they change places.
+    """One set of weights and moments, which a step overwrites.
+
+    The graph may write over what it reads: every update waits for the norm of all gradients, and by
+    then nothing else has to read the weights.
 
     Attributes:
         inputs: The buffers that a step reads, by the graph's names; fill them before ``run``:
@@ -58,48 +61,44 @@ class TrainingStep:
         buffers = _buffers(kit.manifest, tokens, sizes.negatives)
         self.inputs = {name: array for name, array in buffers.items() if name in taken}
         self._results = {"loss": np.zeros((), np.float32), "norm": np.zeros((), np.float32)}
-        self._sets = [_zeros(kit.manifest), _zeros(kit.manifest)]
+        self._state = _zeros(kit.manifest)
         shared = {**fixed, **self.inputs, "count": self._count}
         values = {name: _value(array) for name, array in shared.items() if name in taken}
         values |= {name: _value(array) for name, array in self._results.items()}
-        state = [{name: _value(array) for name, array in one.items()} for one in self._sets]
-        self._bindings = [
-            _bind(self._session, values, state[0], state[1]),
-            _bind(self._session, values, state[1], state[0]),
-        ]
-        self._current = 0
+        values |= {name: _value(array) for name, array in self._state.items()}
+        self._binding = _bind(self._session, values)
         self._names = [weight.name for weight in kit.manifest.weights]
 
     def load(
         self, weights: Mapping[str, Floats], moments: Mapping[str, Floats] | None = None
     ) -> None:
         """Begin from ``weights``, and from ``moments`` (``first.<name>``, ``second.<name>``) or zeros."""
-        for name, array in self._sets[self._current].items():
+        for name, array in self._state.items():
             if name in weights:
                 array[...] = weights[name]
             else:
                 array[...] = 0 if moments is None else moments[name]
 
     def weights(self) -> Named:
-        """The weights now: views, valid until the next step."""
-        return {name: self.state()[name] for name in self._names}
+        """The weights now: views, which the next step overwrites."""
+        return {name: self._state[name] for name in self._names}
 
     def state(self) -> Named:
-        """Weights and moments now, by the graph's names: views, valid until the next step."""
-        return self._sets[self._current]
+        """Weights and moments now, by the graph's names: views, which the next step overwrites."""
+        return self._state
 
-    def run(self, count: int) -> tuple[float, float]:
+    def run(self, count: int, *, last: bool = False) -> tuple[float, float]:
         """One step.
 
         Args:
             count: Its number in the whole run, counted from 1.
+            last: Whether something else needs memory next: the step's own is given back.
 
         Returns:
             The loss before the step, and the norm of its gradient.
         """
         self._count[...] = count
-        self._session.run_with_iobinding(self._bindings[self._current])
-        self._current = 1 - self._current
+        self._session.run_with_iobinding(self._binding, _releasing() if last else None)
         return float(self._results["loss"]), float(self._results["norm"])
 
 
@@ -121,12 +120,21 @@ def _buffers(manifest: KitManifest, tokens: int, negatives: int) -> dict[str, ND
 
 
 def _zeros(manifest: KitManifest) -> Named:
-    """A set: each weight and its two moments, as the graph names its inputs."""
+    """Each weight and its two moments, as the graph names its inputs."""
     return {
         prefix + weight.name: np.zeros(weight.shape, np.float32)
         for prefix in ("", "first.", "second.")
         for weight in manifest.weights
     }
+
+
+def _releasing() -> Any:
+    """Options of a run after which onnxruntime keeps no memory for the next one."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _value(array: NDArray[Any]) -> Any:
@@ -136,16 +144,11 @@ def _value(array: NDArray[Any]) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _bind(
-    session: Any, values: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Any:
+def _bind(session: Any, values: Mapping[str, Any]) -> Any:
+    """Every input and output on its own memory; what comes out as ``next.X`` goes where X is."""
     binding = session.io_binding()
     for taken in session.get_inputs():
-        value = old[taken.name] if taken.name in old else values[taken.name]
-        binding.bind_ortvalue_input(taken.name, value)
+        binding.bind_ortvalue_input(taken.name, values[taken.name])
     for given in session.get_outputs():
-        name = given.name.removeprefix("next.")
-        binding.bind_ortvalue_output(
-            given.name, values[name] if given.name in values else new[name]
-        )
+        binding.bind_ortvalue_output(given.name, values[given.name.removeprefix("next.")])
     return binding

@@ -22,8 +22,10 @@ from device_agent.head import Head
 from device_agent.learning import learn
 from device_agent.link import STORE, Link
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
+from device_agent.shortlist import Shortlist
+from device_agent.side_plugin import SidePlugin, onnx_session
 from device_agent.store import Store
+from device_agent.training_step import TrainingStep
 from device_agent.watcher import Watcher
 from tests.cloud_service.running import running, service_for
 from tests.tiny import TRAINING_TEXT, tiny_folder
@@ -75,6 +77,38 @@ def test_every_recipe_learns(served, settings, recipe):
     assert losses[-1] < losses[0]
     assert lesson.after < lesson.base
     assert lesson.promoted
+
+
+@pytest.mark.parametrize("recipe", ["short", "whole", "spa"])
+def test_writing_over_what_is_read_changes_nothing(served, settings, recipe):
+    with Link(replace(settings, recipe=served[1][recipe])) as link:
+        kit = link.kit()
+    head, rng = Head(kit, 1), np.random.default_rng(0)
+    shortlist = Shortlist.of(head, np.arange(kit.manifest.shortlist or head.vocabulary))
+    sizes = shortlist.sizes(24, kit.manifest.negatives)
+    schedule = {"rate": 1e-2, "total": 9.0, "warmup": 1.0}
+    step = TrainingStep(kit, shortlist, 24, sizes, schedule, 1)
+    step.load(kit.initial())
+    for name, array in step.inputs.items():
+        array[...] = rng.uniform(0.1, 1, array.shape) if name != "targets" else 3
+    step.own_rows[:] = rng.normal(0, 0.1, step.own_rows.shape)
+    feeds = {
+        **step.inputs,
+        "rows": np.concatenate([shortlist.rows, step.own_rows]),
+        "bias": np.concatenate([shortlist.bias, step.own_bias]),
+        **{name: np.array(value, np.float32) for name, value in schedule.items()},
+        **{name: array.copy() for name, array in step.state().items()},
+    }
+    session = onnx_session(kit.path("train.onnx"), 1)
+    names = [given.name for given in session.get_outputs()]
+    for count in range(1, 4):
+        feeds["count"] = np.array(count, np.float32)
+        apart = dict(zip(names, session.run(names, feeds), strict=True))
+        loss, norm = step.run(count)
+        assert (loss, norm) == (float(apart["loss"]), float(apart["norm"]))
+        feeds |= {name: apart[f"next.{name}"] for name in step.state()}
+        for name, array in step.state().items():
+            assert (array == feeds[name]).all(), name
 
 
 @pytest.mark.parametrize("codec", ["f32", "bf16", "int8"])
