@@ -1,7 +1,7 @@
 """The device's half in this process: its own client, session, fresh plugin, head and choice."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from benchmarks.prompts import Prompt
 from device_agent.chat_template import render
-from device_agent.cloud import CloudUnreachable
 from device_agent.generate import generate
 from device_agent.head import Head
 from device_agent.link import Link
@@ -17,7 +16,6 @@ from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
-from protocol.errors import Fault
 from protocol.messages import Wants
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -88,8 +86,7 @@ class SplitModel:
 
     def close(self) -> None:
         """Lets the cloud forget the session, if it is still there to be told."""
-        with suppress(CloudUnreachable, Fault):
-            self._session.close()
+        self._session.close()
 
 
 @contextmanager

@@ -201,9 +201,9 @@ class CloudClient:
         return position
 
     def close_session(self, session: str) -> None:
-        """Let the cloud forget the session now."""
+        """Let the cloud forget the session now. Asked once: it is not worth a wait."""
         path = f"/v1/sessions/{session}"
-        self._connection.whole("session", "DELETE", path, limit=self.limits.json_bytes)
+        self._connection.whole("session", "DELETE", path, limit=self.limits.json_bytes, tries=1)
 
     def features(
         self,

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable
-from protocol.errors import MalformedMessage, PositionMismatch, PrefixNotFound, SessionNotFound
+from protocol.errors import (
+    Fault,
+    MalformedMessage,
+    PositionMismatch,
+    PrefixNotFound,
+    SessionNotFound,
+)
 from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
 
 REPLAYS = 4
@@ -98,8 +104,8 @@ class RemoteSession:
                 self._settle(tries=1)
 
     def close(self) -> None:
-        """Let the cloud forget the session; it may have done so already."""
-        with suppress(SessionNotFound):
+        """Let the cloud forget the session, if it can be told; it forgets by itself in time."""
+        with suppress(CloudUnreachable, Fault):
             self._cloud.close_session(self._opened.session)
 
     def _open(self, tries: int = TRIES) -> SessionOpened:

@@ -1,12 +1,10 @@
 """Answers with the person's plugin, or as the frozen backbone: all parts put together."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from device_agent.chat_template import Message, render
-from device_agent.cloud import CloudUnreachable
 from device_agent.errors import DeviceError
 from device_agent.generate import Piece, generate
 from device_agent.head import Head
@@ -16,7 +14,7 @@ from device_agent.plugins import PluginVersion
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
-from protocol.errors import ContextExceeded, Fault
+from protocol.errors import ContextExceeded
 from protocol.messages import Wants
 
 
@@ -78,10 +76,9 @@ class Speaker:
 
     def close(self) -> None:
         """Let the cloud forget what was opened, if it can be told."""
-        with suppress(CloudUnreachable, Fault):
-            self._session.close()
-            if self._bare is not None:
-                self._bare.close()
+        self._session.close()
+        if self._bare is not None:
+            self._bare.close()
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to where the assistant begins to answer."""

@@ -248,6 +248,13 @@ def test_closing_a_forgotten_session_is_no_error(toy):
     session.close()
 
 
+def test_what_ends_a_session_is_not_hidden_by_what_hinders_its_closing(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    toy.backbone.other = {"/v1/sessions/s0": Answer(b"", 502)}
+    with pytest.raises(ZeroDivisionError), session:
+        raise ZeroDivisionError
+
+
 def test_a_session_lost_again_while_it_is_replayed_is_replayed_again(toy):
     session = RemoteSession(toy.cloud, WANTS)
     session.step([4, 5, 6])
