@@ -72,9 +72,8 @@ class Border:
 
 
 def _note(scope: Scope, route: str, passage: "_Passage", seconds: float) -> None:
-    """Write a request down: a refused one as news, a served one for whoever looks closely."""
-    level = logging.DEBUG if passage.status < 400 else logging.INFO
-    if not log.isEnabledFor(level):
+    """Write a request down for whoever looks closely: a flood of them must not flood the log."""
+    if not log.isEnabledFor(logging.DEBUG):
         return
     caller = scope.get("caller")
     facts = {
@@ -86,7 +85,7 @@ def _note(scope: Scope, route: str, passage: "_Passage", seconds: float) -> None
         "sent": passage.sent,
         "key": None if caller is None else caller.key,
     }
-    log.log(level, "request", extra={"facts": facts})
+    log.debug("request", extra={"facts": facts})
 
 
 class _Passage:
