@@ -1,4 +1,4 @@
-"""The command ``sideplug-cloud``: pull, list, serve, compile, keys."""
+"""The command ``sideplug-cloud``: pull, list, serve, compile, keys, plan."""
 
 import argparse
 import json
@@ -146,6 +146,22 @@ def _key_line(key: dict[str, Any]) -> str:
     return f"{key['name']:24} {key['id']}  since {key['created']}  {until}"
 
 
+def _plan(args: argparse.Namespace, settings: Settings) -> int:
+    from cloud_service import plan
+    from cloud_service.demand import Demand
+    from cloud_service.service import build
+
+    chosen = {item.name: getattr(args, f"assumed_{item.name}") for item in fields(Demand)}
+    demand = Demand(**{name: value for name, value in chosen.items() if value is not None})
+    if args.measured:
+        measured = plan.read_measured(args.measured)
+    else:
+        measured = plan.measure(build(settings), args.context_measured, _say)
+    result = plan.plan(measured, demand)
+    _print(args, plan.as_json(measured, demand, result), plan.as_text(measured, demand, result))
+    return 0
+
+
 def _give_way() -> None:
     """Let whoever answers a person go first, where the system has an order."""
     if hasattr(os, "nice"):
@@ -201,6 +217,34 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         limits.add_argument(flag, type=int, metavar="N", help=help)
 
 
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    from cloud_service.demand import Demand
+
+    for name in ("backbone", "dtype", "threads", "kv"):
+        _add_setting(parser, name)
+    inputs = parser.add_argument_group("measured")
+    inputs.add_argument(
+        "--measured", type=Path, metavar="FILE", help="what plan --json printed before; not anew"
+    )
+    inputs.add_argument(
+        "--positions",
+        dest="context_measured",
+        type=int,
+        default=512,
+        metavar="N",
+        help="positions that each session holds while it is measured (default: 512)",
+    )
+    assumed = parser.add_argument_group("assumed")
+    for item in fields(Demand):
+        assumed.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=f"assumed_{item.name}",
+            type=type(item.default),
+            metavar="TEXT" if isinstance(item.default, str) else "N",
+            help=f"{item.metadata['help']} (default: {item.default})",
+        )
+
+
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the flag of a setting. Its value is read with those of the other sources."""
     item = next(item for item in fields(Settings) if item.name == name)
@@ -249,6 +293,14 @@ COMMANDS = (
         "Compiles what a device needs to train a plugin by a recipe. serve does it by itself.",
         _add_compile,
         _compile,
+    ),
+    Command(
+        "plan",
+        "work out how many replicas so many devices take",
+        "Measures the backbone on this machine, and works out from that and from what it is told to "
+        "assume how many machines like this one, how much memory and network it takes.",
+        _add_plan,
+        _plan,
     ),
     Command(
         "keys",
