@@ -77,6 +77,8 @@ class _Text:
     """Seconds each token was waited for."""
     error: str | None
     """Why it ended early."""
+    killed_at: int | None
+    """Token in which the cloud was killed."""
 
 
 class _Mortal:
@@ -140,6 +142,7 @@ def _generate(link: Link, ids: list[int], new: int, kill: _Kill | None) -> _Text
     """The ``new`` likeliest tokens after ``ids``, one after the other."""
     tokens: list[int] = []
     gaps: list[float] = []
+    at = None if kill is None else kill.token
     wants = Wants(layers=(), final=True, log_z=False, candidates=1, codec="f32")
     try:
         with RemoteSession(link.cloud, wants) as session:
@@ -156,8 +159,8 @@ def _generate(link: Link, ids: list[int], new: int, kill: _Kill | None) -> _Text
             if kill is not None:
                 kill.join()  # a death at the last token must not come when the session is closed
     except (CloudUnreachable, Fault) as error:
-        return _Text(tokens, gaps, str(error))
-    return _Text(tokens, gaps, None)
+        return _Text(tokens, gaps, repr(error), at)
+    return _Text(tokens, gaps, None, at)
 
 
 def _ids(tokenizer: Tokenizer, number: int) -> list[int]:
@@ -172,6 +175,11 @@ def _outcome(
     lost = [text.error for text in killed if text.error is not None]
     results: dict[str, Any] = {
         "errors": lost,
+        "differences": [
+            {"generation": n, "killed_at": text.killed_at, "tokens": text.tokens, "gaps": text.gaps}
+            for n, (text, truth) in enumerate(pairs)
+            if text.tokens != truth.tokens
+        ],
         "start_seconds": starts,
         "longest_gaps": [max(text.gaps, default=None) for text in killed],
     }
