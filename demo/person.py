@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.facts import FACTS
+from benchmarks.people.known_facts import FACTS
 
 NAMES = ("Marit", "Anselm", "Ysolde", "Caspian")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from demo.facts import FACTS
+from benchmarks.people.known_facts import FACTS
 from demo.person import Question, share_right, synthetic_person
 
 

@@ -1,0 +1,1 @@
+"""Synthetic people with hidden facts, preferences, labels and style rules, and known answers."""
