@@ -5,6 +5,7 @@ from protocol.errors import (
     ContextExceeded,
     FrameTooLarge,
     LimitExceeded,
+    MalformedMessage,
     PositionMismatch,
     TapOutOfRange,
     TokenOutOfRange,
@@ -42,14 +43,22 @@ def check_text(text: Tokens, wants: Wants, facts: BackboneFacts, start: int, roo
         ContextExceeded: It is longer than the room.
         TokenOutOfRange: One of its tokens does not exist.
         FrameTooLarge: The answer would not fit into a frame.
+        MalformedMessage: It asks for drafts.
 
     """
+    check_no_drafts(text)
     if text.position != start:
         raise PositionMismatch(expected=start, got=text.position)
     if start + len(text.ids) > room:
         raise ContextExceeded(limit=room, asked=start + len(text.ids))
     check_ids(text.ids, facts)
     check_answer(text.wanted, wants, facts)
+
+
+def check_no_drafts(tokens: Tokens) -> None:
+    """Refuse tokens that nothing is drafted behind with ``MalformedMessage`` when they ask for it."""
+    if tokens.drafts:
+        raise MalformedMessage(reason="only the steps of sessions have drafts")
 
 
 def check_ids(ids: Ids, facts: BackboneFacts) -> None:
@@ -59,9 +68,15 @@ def check_ids(ids: Ids, facts: BackboneFacts) -> None:
         raise TokenOutOfRange(token=largest, vocabulary=facts.vocabulary)
 
 
-def check_answer(rows: int, wants: Wants, facts: BackboneFacts) -> None:
-    """Refuse an answer of ``rows`` rows with ``FrameTooLarge`` when it would not fit into a frame."""
-    size = _answer_size(rows, wants, facts)
+def check_answer(rows: int, wants: Wants, facts: BackboneFacts, drafts: int = 0) -> None:
+    """
+    Refuse an answer of ``rows`` rows and ``drafts`` more that would not fit into a frame.
+
+    Raises:
+        FrameTooLarge: It would not.
+
+    """
+    size = _answer_size(rows + drafts, wants, facts) + 4 * drafts
     if size > facts.limits.frame_bytes:
         raise FrameTooLarge(size=size, limit=facts.limits.frame_bytes)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloud_service.backbones.pages import PAGE, Cache
-from cloud_service.checks import check_ids
+from cloud_service.checks import check_ids, check_no_drafts
 from cloud_service.metrics import Metrics
 from cloud_service.reading import Reading, Waiter
 from cloud_service.runner import Runner
@@ -78,12 +78,14 @@ class Prefixes:
         Read a prefix, unless it is there; return what is kept, and how many tokens were read.
 
         Raises:
+            MalformedMessage: It asks for drafts.
             PositionMismatch: It does not begin at 0.
             ContextExceeded: It is longer than a session or the prefixes' share of the memory.
             TokenOutOfRange: A token does not exist.
             Loading, Overloaded: It cannot be read now.
 
         """
+        check_no_drafts(tokens)
         if tokens.position:
             raise PositionMismatch(expected=0, got=tokens.position)
         pool = self._runner.require_ready().pool

@@ -1,13 +1,16 @@
 """Tokens that somebody wants read behind a cache, in as many passes as it takes."""
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cloud_service.backbones.base import Span
 from cloud_service.backbones.pages import Cache
 from protocol.messages import Candidates, Floats, Ids, States, Wants
+
+BRIEF = 16
+"""Tokens of a step that is never cut."""
 
 
 class Dropped(Exception):
@@ -39,6 +42,8 @@ class Reading:
         ids: The tokens (T,).
         wanted: Of how many of the last there is an answer, 0 to T.
         wants: What the answer holds.
+        drafts: How many tokens are to be read behind them, each the likeliest by the head; one
+            token at least is wanted then, and each of them is.
         future: Has the answer, None where nothing is wanted; or ``Dropped``, or what went wrong.
         since: When it was submitted, in seconds.
 
@@ -46,9 +51,11 @@ class Reading:
 
     __slots__ = (
         "_answers",
+        "_drafted",
         "_start",
         "cache",
         "done",
+        "drafts",
         "future",
         "ids",
         "purpose",
@@ -59,7 +66,14 @@ class Reading:
     )
 
     def __init__(
-        self, waiter: Waiter, purpose: str, cache: Cache, ids: Ids, wanted: int, wants: Wants
+        self,
+        waiter: Waiter,
+        purpose: str,
+        cache: Cache,
+        ids: Ids,
+        wanted: int,
+        wants: Wants,
+        drafts: int = 0,
     ) -> None:
         self.waiter = waiter
         self.purpose = purpose
@@ -67,12 +81,14 @@ class Reading:
         self.ids = ids
         self.wanted = wanted
         self.wants = wants
+        self.drafts = drafts
         self.future: Future[States | None] = Future()
         self.since = 0.0
         self.done = 0
         """Tokens that have been read."""
         self._start = cache.position
         self._answers: list[States] = []
+        self._drafted: list[int] = []
 
     @property
     def left(self) -> int:
@@ -84,24 +100,55 @@ class Reading:
         """Whether it waits until nobody else does."""
         return self.purpose == "features"
 
+    @property
+    def brief(self) -> bool:
+        """Whether it is never cut: a few tokens, or nothing but drafts left."""
+        return not self.bulk and (len(self.ids) <= BRIEF or bool(self._drafted))
+
     def span(self, count: int) -> Span:
         """Return the next ``count`` tokens, for a pass."""
         end = self.done + count
         wanted = max(0, min(count, end - len(self.ids) + self.wanted))
-        return Span(self.cache, self.ids[self.done : end], wanted, self.wants)
+        wants = self.wants
+        if self.drafts:
+            wants = replace(wants, candidates=max(1, wants.candidates))
+        return Span(self.cache, self.ids[self.done : end], wanted, wants)
 
     def take(self, count: int, states: States | None) -> None:
         """Note that ``count`` tokens have been read, with their answer."""
         self.done += count
         if states is not None:
             self._answers.append(states)
+            if not self.left and len(self._drafted) < self.drafts:
+                self._draft(states)
+
+    def _draft(self, states: States) -> None:
+        """Go on with the likeliest token behind the last row."""
+        if states.candidates is None:
+            raise ValueError("drafts need candidates")
+        likeliest = states.candidates.ids[-1, :1]
+        self._drafted.append(int(likeliest[0]))
+        self.ids = np.concatenate([self.ids, likeliest])
+        self.wanted += 1
 
     def finish(self) -> None:
         """Give the whole answer."""
         if self.bulk:
             self.cache.release()
         if self.future.set_running_or_notify_cancel():
-            self.future.set_result(joined(self._answers) if self._answers else None)
+            self.future.set_result(self._answer())
+
+    def _answer(self) -> States | None:
+        if not self._answers:
+            return None
+        states = joined(self._answers)
+        if not self.drafts:
+            return states
+        return replace(
+            states,
+            candidates=states.candidates if self.wants.candidates else None,
+            drafted=np.array(self._drafted, np.uint32),
+        )
 
     def fail(self, error: BaseException) -> None:
         """Give the cache back as it was, and say why."""

@@ -17,8 +17,6 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.pass_times import PassTimes
 from cloud_service.reading import Reading
 
-BRIEF = 16
-"""Tokens of a step that is never cut."""
 STRETCH = 2.0
 """How many times as long as one of brief steps only a pass may take while somebody decodes.
 Somebody's step may come just after such a pass has begun, and still be below three times."""
@@ -74,12 +72,12 @@ class Scheduler:
         turns.rotate()
         portions, total = [], 0
         for reading in waiting:
-            if _brief(reading) and total + reading.left <= MOST_TOKENS:
+            if reading.brief and total + reading.left <= MOST_TOKENS:
                 portions.append(Portion(reading, reading.left))
                 total += reading.left
         for portion in portions:
             self._decoding[portion.reading.cache] = self._clock()
-        long = [reading for reading in waiting if not _brief(reading)]
+        long = [reading for reading in waiting if not reading.brief]
         room = max(self._limit(long) - total, SMALLEST_CHUNK)
         for reading in long:
             count = min(reading.left, room)
@@ -91,7 +89,7 @@ class Scheduler:
     def learn(self, portions: list[Portion], seconds: float) -> None:
         """Note how long a pass took."""
         tokens = sum(portion.count for portion in portions)
-        brief = all(_brief(portion.reading) for portion in portions)
+        brief = all(portion.reading.brief for portion in portions)
         self._times.learn(tokens, seconds, brief)
 
     def _limit(self, long: list[Reading]) -> int:
@@ -138,7 +136,3 @@ class Turns:
         if self._queues:
             owner = next(iter(self._queues))
             self._queues[owner] = self._queues.pop(owner)
-
-
-def _brief(reading: Reading) -> bool:
-    return not reading.bulk and len(reading.ids) <= BRIEF

@@ -37,10 +37,10 @@ class Answer:
 
     def fits(self, tokens: Tokens) -> bool:
         """Say whether ``tokens`` is the same step."""
-        mine = (self.asked.step, self.asked.position, self.asked.wanted)
-        return mine == (tokens.step, tokens.position, tokens.wanted) and np.array_equal(
-            self.asked.ids, tokens.ids
+        mine, theirs = (
+            (each.step, each.position, each.wanted, each.drafts) for each in (self.asked, tokens)
         )
+        return mine == theirs and np.array_equal(self.asked.ids, tokens.ids)
 
 
 class Session:
@@ -53,6 +53,8 @@ class Session:
         self.wants = wants
         self.cache = cache
         self.last: Answer | None = None
+        self.drafted = 0
+        """Positions at the end that the cloud drafted; a step may begin before any of them."""
         self.turn = asyncio.Lock()
         """Held by the one request that may look at the cache or change it."""
         self.closed = False
@@ -203,9 +205,11 @@ class Sessions:
                 return session.last.frame
             if waiter.gone:
                 raise Dropped()
-            self._check(session, tokens, session.wants)
+            drafts = self._check(session, tokens, session.wants)
+            session.cache.crop(tokens.position)
+            session.drafted = 0
             reading = Reading(
-                waiter, "step", session.cache, tokens.ids, tokens.wanted, session.wants
+                waiter, "step", session.cache, tokens.ids, tokens.wanted, session.wants, drafts
             )
             self._runner.submit(reading)
             states = await self._runner.answer(reading)
@@ -215,7 +219,7 @@ class Sessions:
                 # What could not be answered has not been read.
                 session.cache.crop(tokens.position)
                 raise
-            session.last = Answer(tokens, frame)
+            session.last, session.drafted = Answer(tokens, frame), len(states.drafted)
             return frame
 
     async def crop(self, session: Session, position: int) -> int:
@@ -230,18 +234,21 @@ class Sessions:
             if position > session.cache.position:
                 raise PositionMismatch(expected=session.cache.position, got=position)
             session.cache.crop(position)
-            session.last = None
+            session.last, session.drafted = None, 0
             return session.cache.position
 
-    def _check(self, session: Session, tokens: Tokens, wants: Wants) -> None:
+    def _check(self, session: Session, tokens: Tokens, wants: Wants) -> int:
+        """Refuse what cannot be read; return how many drafts there is room for."""
         stands = session.cache.position
-        if tokens.position != stands:
+        if not stands - session.drafted <= tokens.position <= stands:
             raise PositionMismatch(expected=stands, got=tokens.position)
-        asked = stands + len(tokens.ids)
+        asked = tokens.position + len(tokens.ids)
         if asked > self.room:
             raise ContextExceeded(limit=self.room, asked=asked)
+        drafts = min(tokens.drafts, self.room - asked)
         check_ids(tokens.ids, self._facts)
-        check_answer(tokens.wanted, wants, self._facts)
+        check_answer(tokens.wanted, wants, self._facts, drafts)
+        return drafts
 
 
 class Turn:

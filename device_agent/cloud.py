@@ -304,7 +304,10 @@ def _states(frame: bytes, limits: Limits, asked: Tokens | None) -> States:
     if asked is None:
         raise MalformedMessage(reason="more states came than texts were sent")
     first, rows = asked.position + len(asked.ids) - asked.wanted, message.taps.shape[1]
-    if message.position != first or rows != asked.wanted:
+    drafted = len(message.drafted)
+    if drafted > asked.drafts:
+        raise MalformedMessage(reason=f"asked for {asked.drafts} drafts, {drafted} came")
+    if message.position != first or rows != asked.wanted + drafted:
         raise MalformedMessage(
             reason=f"asked for {asked.wanted} states from position {first} on,"
             f" {rows} from {message.position} on came"

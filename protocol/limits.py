@@ -14,6 +14,7 @@ _RANGES: Mapping[str, tuple[int, int]] = MappingProxyType(
         "taps": (1, 2**16 - 1),
         "hidden": (1, U32),
         "candidates": (1, 2**16 - 1),
+        "drafts": (1, 2**16 - 1),
         "json_bytes": (2, U32),
     }
 )
@@ -33,6 +34,8 @@ class Limits:
     """Width of a hidden state."""
     candidates: int = 1024
     """Candidates at a position."""
+    drafts: int = 64
+    """Tokens that the cloud continues one step with."""
     json_bytes: int = 2**20
     """A JSON document, also inside a frame."""
 

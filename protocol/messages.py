@@ -1,7 +1,7 @@
 """What is said, apart from how it is written down. A message that makes no sense is never born."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from protocol.fields import U32, Fields
 
 MOST_TAPS = 2**16 - 1
 MOST_CANDIDATES = 2**16 - 1
+MOST_DRAFTS = 2**16 - 1
 _U64 = 2**64 - 1
 _LONGEST_IDLE = 366.0 * 24 * 3600
 _Name = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -19,6 +20,11 @@ _Version = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 Ids = NDArray[np.uint32]
 Floats = NDArray[np.float32]
+
+
+def no_drafts() -> Ids:
+    """Return the drafted tokens of an answer without any, uint32 (0,)."""
+    return np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,19 +36,22 @@ class Tokens:
         position: Tokens already in the session before these.
         wanted: States come back for the last ``wanted`` tokens, 1 to T.
         ids: Token ids, uint32 (T,).
+        drafts: How many tokens the cloud may continue them with by itself.
     """
 
     step: int
     position: int
     wanted: int
     ids: Ids
+    drafts: int = 0
 
     def __post_init__(self) -> None:
         _check(self.ids, "ids", np.uint32, 1)
         tokens = len(self.ids)
         _within("tokens", tokens, 1, U32)
         _within("step", self.step, 0, _U64)
-        _within("position", self.position, 0, U32 - tokens)
+        _within("drafts", self.drafts, 0, MOST_DRAFTS)
+        _within("position", self.position, 0, U32 - tokens - self.drafts)
         _within("wanted", self.wanted, 1, tokens)
 
 
@@ -66,7 +75,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class States:
-    """What the backbone made of the tokens, a row for each that was wanted.
+    """What the backbone made of the tokens, a row for each that was wanted and each it drafted.
 
     Attributes:
         position: Position of the first row.
@@ -75,6 +84,8 @@ class States:
         final: What the LM head reads, already normed, float32 (T, H).
         log_z: Log-sum-exp of the base logits, natural logarithm, float32 (T,).
         candidates: The likeliest tokens.
+        drafted: Tokens that the cloud continued with, each the likeliest of the row before it,
+            uint32 (D,), fewer than T; the last D rows are theirs.
     """
 
     position: int
@@ -83,6 +94,7 @@ class States:
     final: Floats | None = None
     log_z: Floats | None = None
     candidates: Candidates | None = None
+    drafted: Ids = field(default_factory=no_drafts)
 
     def __post_init__(self) -> None:
         _check(self.taps, "taps", np.float32, 3)
@@ -99,6 +111,8 @@ class States:
             _check(self.log_z, "log_z", np.float32, 1, (tokens,))
         if self.candidates is not None and len(self.candidates.ids) != tokens:
             raise _mismatch("candidates", f"of {tokens} tokens", self.candidates.ids)
+        _check(self.drafted, "drafted", np.uint32, 1)
+        _within("drafted", len(self.drafted), 0, min(tokens - 1, MOST_DRAFTS))
 
 
 Message = Tokens | States | Fault

@@ -62,7 +62,7 @@ async def step(request: Request, name: str) -> Response:
     service, caller = service_of(request), caller_of(request)
     with service.sessions.use(name, caller.owner) as session:
         tokens = await tokens_of(request)
-        caller.tokens.spend(len(tokens.ids))
+        caller.tokens.spend(len(tokens.ids) + tokens.drafts)
         waiter = Waiter(caller.owner)
         answering = service.sessions.step(waiter, session, tokens)
         frame = await unless_gone(request, waiter, answering)

@@ -9,7 +9,7 @@ Header, little-endian as everything here, 16 bytes:
          5     1  minor version, 0
          6     1  kind: 1 TOKENS, 2 STATES, 3 FAULT
          7     1  codec number, 0 where no codec is used
-         8     4  feature bits, none defined
+         8     4  feature bits: 1 DRAFTS, in TOKENS and STATES
         12     4  length of the body
 
 TOKENS body:
@@ -20,6 +20,7 @@ TOKENS body:
         12     4  wanted
         16     4  T, number of tokens
         20   4*T  token ids
+              4  drafts, 1 or more, if the bit DRAFTS is set
 
 STATES body:
 
@@ -36,6 +37,7 @@ STATES body:
                   final (T, H) in the codec, if there
                   log Z (T,) float32, if there
                   candidate ids (T, C) uint32, then logits (T, C) float32, if there
+              4  D, 1 to T - 1, then the drafted ids (D,) uint32, if the bit DRAFTS is set
 
 FAULT body: UTF-8 JSON, as ``Fault.to_json``.
 """
@@ -61,15 +63,19 @@ from protocol.errors import (
 )
 from protocol.fields import U32, read_json
 from protocol.limits import Limits
-from protocol.messages import Candidates, Ids, Message, States, Tokens
+from protocol.messages import Candidates, Ids, Message, States, Tokens, no_drafts
 
 MAGIC = b"SPLG"
 MAJOR, MINOR = 1, 0
 TOKENS, STATES, FAULT = 1, 2, 3
+DRAFTS = 1
+"""Feature bit: the device asks for drafts, the cloud answers with some."""
+_FEATURES = {TOKENS: DRAFTS, STATES: DRAFTS, FAULT: 0}
 
 _HEADER = struct.Struct("<4sBBBBII")
 _TOKENS = struct.Struct("<QIII")
 _STATES = struct.Struct("<IIIHHB3s")
+_COUNT = struct.Struct("<I")
 _FINAL, _LOG_Z, _CANDIDATES = 1, 2, 4
 _ALL_PARTS = _FINAL | _LOG_Z | _CANDIDATES
 _ZEROS = b"\0\0\0"
@@ -82,11 +88,13 @@ class Header:
     Attributes:
         kind: Which message the body is.
         codec: The codec of the body's hidden states.
+        drafts: Whether the bit DRAFTS is set.
         size: Bytes of the whole frame, header included.
     """
 
     kind: int
     codec: Codec
+    drafts: bool
     size: int
 
 
@@ -101,10 +109,11 @@ def encode(message: Message, codec: str = "f32") -> bytes:
 
     """
     if isinstance(message, Tokens):
-        return _frame(TOKENS, 0, _tokens_parts(message))
+        return _frame(TOKENS, 0, _tokens_parts(message), drafts=message.drafts > 0)
     if isinstance(message, States):
         chosen = codec_named(codec)
-        return _frame(STATES, chosen.number, _states_parts(message, chosen))
+        parts = _states_parts(message, chosen)
+        return _frame(STATES, chosen.number, parts, drafts=len(message.drafted) > 0)
     text = json.dumps(message.to_json(), ensure_ascii=False, separators=(",", ":"))
     return _frame(FAULT, 0, [text.encode()])
 
@@ -137,23 +146,25 @@ def decode(data: Data, limits: Limits) -> Message:
         raise TrailingBytes(extra=len(data) - header.size)
     body = memoryview(data)[_HEADER.size :]
     if header.kind == STATES:
-        return _read_states(body, header.codec, limits)
+        return _read_states(body, header, limits)
     if header.codec.number != 0:
         raise MalformedMessage(reason=f"kind {header.kind} has no codec, but names one")
     if header.kind == TOKENS:
-        return _read_tokens(body, limits)
+        return _read_tokens(body, header, limits)
     return fault_from_json(read_json(body, limits.json_bytes))
 
 
-def _frame(kind: int, codec: int, parts: list[bytes]) -> bytes:
+def _frame(kind: int, codec: int, parts: list[bytes], drafts: bool = False) -> bytes:
     size = sum(map(len, parts))
     _fits(size)
-    return b"".join([_HEADER.pack(MAGIC, MAJOR, MINOR, kind, codec, 0, size), *parts])
+    features = DRAFTS if drafts else 0
+    return b"".join([_HEADER.pack(MAGIC, MAJOR, MINOR, kind, codec, features, size), *parts])
 
 
 def _tokens_parts(message: Tokens) -> list[bytes]:
     fixed = _TOKENS.pack(message.step, message.position, message.wanted, len(message.ids))
-    return [fixed, message.ids.astype("<u4", copy=False).tobytes()]
+    drafts = [_COUNT.pack(message.drafts)] if message.drafts else []
+    return [fixed, _id_bytes(message.ids), *drafts]
 
 
 def _states_parts(message: States, codec: Codec) -> list[bytes]:
@@ -170,10 +181,16 @@ def _states_parts(message: States, codec: Codec) -> list[bytes]:
     if message.candidates is not None:
         flags |= _CANDIDATES
         count = message.candidates.ids.shape[1]
-        parts.append(message.candidates.ids.astype("<u4", copy=False).tobytes())
+        parts.append(_id_bytes(message.candidates.ids))
         parts.append(_float_bytes(message.candidates.logits, "candidate logits"))
+    if len(message.drafted):
+        parts += [_COUNT.pack(len(message.drafted)), _id_bytes(message.drafted)]
     fixed = _STATES.pack(message.position, tokens, hidden, taps, count, flags, _ZEROS)
     return [fixed, struct.pack(f"<{taps}I", *message.layers), *parts]
+
+
+def _id_bytes(ids: Ids) -> bytes:
+    return ids.astype("<u4", copy=False).tobytes()
 
 
 def _float_bytes(array: Array, part: str) -> bytes:
@@ -191,25 +208,28 @@ def _read_header(data: Data, limits: Limits) -> Header:
     if len(data) < _HEADER.size:
         raise TruncatedFrame(needed=_HEADER.size, got=len(data))
     _magic, _major, _minor, kind, codec, features, length = _HEADER.unpack_from(data)
-    if features:
-        raise UnsupportedFeature(bits=features)
-    if kind not in (TOKENS, STATES, FAULT):
+    if kind not in _FEATURES:
         raise UnknownKind(kind=kind)
+    if features & ~_FEATURES[kind]:
+        raise UnsupportedFeature(bits=features)
     size = _HEADER.size + length
     if size > limits.frame_bytes:
         raise FrameTooLarge(size=size, limit=limits.frame_bytes)
-    return Header(kind, codec_numbered(codec), size)
+    return Header(kind, codec_numbered(codec), bool(features & DRAFTS), size)
 
 
-def _read_tokens(body: memoryview, limits: Limits) -> Tokens:
+def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
     _long_enough(body, _TOKENS.size)
     step, position, wanted, tokens = _TOKENS.unpack_from(body)
     _limited("tokens", tokens, limits.tokens)
-    _exactly(body, _TOKENS.size + 4 * tokens)
-    return Tokens(step, position, wanted, _ids(body[_TOKENS.size :]))
+    end = _TOKENS.size + 4 * tokens
+    _exactly(body, end + (_COUNT.size if header.drafts else 0))
+    drafts = _read_count(body, end, limits) if header.drafts else 0
+    return Tokens(step, position, wanted, _ids(body[_TOKENS.size : end]), drafts)
 
 
-def _read_states(body: memoryview, codec: Codec, limits: Limits) -> States:
+def _read_states(body: memoryview, header: Header, limits: Limits) -> States:
+    codec = header.codec
     _long_enough(body, _STATES.size)
     position, tokens, hidden, taps, count, parts, zeros = _STATES.unpack_from(body)
     _limited("tokens", tokens, limits.tokens)
@@ -226,7 +246,15 @@ def _read_states(body: memoryview, codec: Codec, limits: Limits) -> States:
         4 * tokens * count,
         4 * tokens * count,
     )
-    _exactly(body, _STATES.size + sum(sizes))
+    end = _STATES.size + sum(sizes)
+    drafted = no_drafts()
+    if header.drafts:
+        _long_enough(body, end + _COUNT.size)
+        number = _read_count(body, end, limits)
+        _exactly(body, end + _COUNT.size + 4 * number)
+        drafted = _ids(body[end + _COUNT.size :])
+    else:
+        _exactly(body, end)
     layers, states, final, log_z, ids, logits = _cut(body[_STATES.size :], sizes)
     return States(
         position,
@@ -235,7 +263,17 @@ def _read_states(body: memoryview, codec: Codec, limits: Limits) -> States:
         codec.decode(final, (tokens, hidden), "final") if parts & _FINAL else None,
         _floats(log_z, "log_z") if parts & _LOG_Z else None,
         _candidates(ids, logits, (tokens, count)) if count else None,
+        drafted,
     )
+
+
+def _read_count(body: memoryview, offset: int, limits: Limits) -> int:
+    """Read how many drafts there are; where the bit is set, there is one at least."""
+    (count,) = _COUNT.unpack_from(body, offset)
+    _limited("drafts", count, limits.drafts)
+    if not count:
+        raise MalformedMessage(reason="the frame says that it has drafts, and has none")
+    return int(count)
 
 
 def _cut(body: memoryview, sizes: tuple[int, ...]) -> list[memoryview]:

@@ -94,7 +94,7 @@ def llama(backbone_of: Callable[[str], CausalBackbone]) -> CausalBackbone:
 @pytest.fixture(scope="session")
 def cloud(cache: Path, pulled_of: Callable[[str], Pulled]) -> Iterator[Running]:
     """A tiny llama, served over real HTTP and already in memory."""
-    with running(service_for(cache, pulled_of("llama"))) as served:
+    with running(service_for(cache, pulled_of("llama"), sessions=1000)) as served:
         served.wait()
         yield served
 

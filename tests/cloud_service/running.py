@@ -35,8 +35,10 @@ def ids_of(count: int, seed: int = 0) -> Ids:
     return np.random.default_rng(seed).integers(3, 500, count).astype(np.uint32)
 
 
-def tokens_of(ids: Ids, position: int = 0, wanted: int | None = None, step: int = 0) -> Tokens:
-    return Tokens(step, position, wanted or len(ids), np.asarray(ids, np.uint32))
+def tokens_of(
+    ids: Ids, position: int = 0, wanted: int | None = None, step: int = 0, drafts: int = 0
+) -> Tokens:
+    return Tokens(step, position, wanted or len(ids), np.asarray(ids, np.uint32), drafts)
 
 
 @dataclass

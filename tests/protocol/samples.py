@@ -1,5 +1,7 @@
 """One good example of each message and document."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from protocol.codecs import CODEC_NAMES
@@ -41,6 +43,8 @@ STATES = States(
         np.array([[9.5, 8.25], [10.0, -1.5]], np.float32),
     ),
 )
+DRAFTING_TOKENS = replace(TOKENS, drafts=5)
+DRAFTED_STATES = replace(STATES, drafted=np.array([70000], np.uint32))
 BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32))
 FAULT = SessionNotFound(session="früh")
 
@@ -113,4 +117,11 @@ def same(first: object, second: object) -> bool:
     return first == second
 
 
-MESSAGES: tuple[Message, ...] = (TOKENS, STATES, BARE_STATES, FAULT)
+MESSAGES: tuple[Message, ...] = (
+    TOKENS,
+    DRAFTING_TOKENS,
+    STATES,
+    DRAFTED_STATES,
+    BARE_STATES,
+    FAULT,
+)

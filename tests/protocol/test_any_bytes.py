@@ -171,6 +171,7 @@ def test_any_states_come_back(data):
         final=data.draw(st.sampled_from([None, floats(tokens, hidden)])),
         log_z=data.draw(st.sampled_from([None, floats(tokens)])),
         candidates=data.draw(st.sampled_from([None, candidates])),
+        drafted=data.draw(arrays(np.uint32, st.integers(0, tokens - 1))),
     )
     assert same(versions.decode(versions.encode(states)), states)
     for codec in CODEC_NAMES:
@@ -178,7 +179,11 @@ def test_any_states_come_back(data):
 
 
 @SOME
-@given(ids=arrays(np.uint32, st.integers(1, 20)), step=st.integers(0, 2**64 - 1))
-def test_any_tokens_come_back(ids, step):
-    tokens = Tokens(step, position=0, wanted=len(ids), ids=ids)
+@given(
+    ids=arrays(np.uint32, st.integers(1, 20)),
+    step=st.integers(0, 2**64 - 1),
+    drafts=st.integers(0, 64),
+)
+def test_any_tokens_come_back(ids, step, drafts):
+    tokens = Tokens(step, position=0, wanted=len(ids), ids=ids, drafts=drafts)
     assert same(versions.decode(versions.encode(tokens)), tokens)

@@ -23,11 +23,22 @@ from protocol.errors import (
 )
 from protocol.limits import Limits
 from protocol.messages import Candidates, States, Tokens
-from tests.protocol.samples import BARE_STATES, FAULT, MESSAGES, STATES, TOKENS, same
+from tests.protocol.samples import (
+    BARE_STATES,
+    DRAFTED_STATES,
+    DRAFTING_TOKENS,
+    FAULT,
+    MESSAGES,
+    STATES,
+    TOKENS,
+    same,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 GOLDEN_FRAMES = {
     "tokens": (TOKENS, "f32"),
+    "tokens-drafts": (DRAFTING_TOKENS, "f32"),
+    "states-drafts": (DRAFTED_STATES, "int8"),
     "fault": (FAULT, "f32"),
     "bare-states": (BARE_STATES, "f32"),
     **{f"states-{name}": (STATES, name) for name in CODEC_NAMES},
@@ -61,6 +72,31 @@ STATES_FRAME = (
     b"\x00\x00\x00\x40"  # 2
     b"\x07\x00\x00\x00\x00\x00\xc0\x3f"  # 7, 1.5
 )
+DRAFTING_FRAME = (
+    b"SPLG\x01\x00\x01\x00"
+    b"\x01\x00\x00\x00"  # drafts
+    b"\x24\x00\x00\x00"
+    b"\x08\x07\x06\x05\x04\x03\x02\x01"
+    b"\x03\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00"
+    b"\x01\x00\x00\x00\x02\x01\x00\x00\x03\x00\x01\x00"
+    b"\x05\x00\x00\x00"  # five of them
+)
+SMALL_DRAFTED = States(
+    position=9,
+    layers=(),
+    taps=np.zeros((0, 3, 1), np.float32),
+    log_z=np.array([1, 2, 4], np.float32),
+    drafted=np.array([5, 257], np.uint32),
+)
+DRAFTED_FRAME = (
+    b"SPLG\x01\x00\x02\x00"
+    b"\x01\x00\x00\x00"  # drafts
+    b"\x2c\x00\x00\x00"
+    b"\x09\x00\x00\x00\x03\x00\x00\x00\x01\x00\x00\x00"  # position, T, H
+    b"\x00\x00\x00\x00\x02\x00\x00\x00"  # K, C, log Z
+    b"\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x80\x40"  # 1, 2, 4
+    b"\x02\x00\x00\x00\x05\x00\x00\x00\x01\x01\x00\x00"  # D, ids
+)
 FAULT_TEXT = (
     '{"error":{"code":"session_not_found","number":200,"message":"there is no session früh",'
     '"hint":"Open a new session and send its tokens again.","details":{"session":"früh"}}}'
@@ -84,8 +120,10 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (TOKENS, "f32", TOKENS_FRAME),
         (SMALL_STATES, "f16", STATES_FRAME),
         (FAULT, "f32", FAULT_FRAME),
+        (DRAFTING_TOKENS, "f32", DRAFTING_FRAME),
+        (SMALL_DRAFTED, "f32", DRAFTED_FRAME),
     ],
-    ids=["tokens", "states", "fault"],
+    ids=["tokens", "states", "fault", "tokens with drafts", "states with drafts"],
 )
 def test_a_message_and_its_literal_bytes(message, codec, data):
     assert versions.encode(message, codec) == data
@@ -197,6 +235,28 @@ BAD_FRAMES = {
     "a final that is NaN": (changed(STATES_FRAME, 52, b"\x01\x7e"), NotFinite),
     "a log Z that is NaN": (changed(STATES_FRAME, 56, NAN), NotFinite),
     "a logit that is infinite": (changed(STATES_FRAME, 64, INFINITY), NotFinite),
+    "a feature of states": (changed(STATES_FRAME, 8, b"\2"), UnsupportedFeature),
+    "a fault with drafts": (changed(FAULT_FRAME, 8, b"\1"), UnsupportedFeature),
+    "drafts announced and not asked for": (changed(TOKENS_FRAME, 8, b"\1"), TensorMismatch),
+    "drafts asked for and not announced": (changed(DRAFTING_FRAME, 8, b"\0"), TensorMismatch),
+    "drafts that are none": (changed(DRAFTING_FRAME, 48, b"\0"), MalformedMessage),
+    "too many drafts": (changed(DRAFTING_FRAME, 48, b"\x41"), LimitExceeded),
+    "drafts beyond all positions": (
+        changed(DRAFTING_FRAME, 24, b"\xf9\xff\xff\xff"),
+        MalformedMessage,
+    ),
+    "drafted and not announced": (changed(DRAFTED_FRAME, 8, b"\0"), TensorMismatch),
+    "announced and not drafted": (changed(STATES_FRAME, 8, b"\1"), TensorMismatch),
+    "drafted tokens that are none": (
+        changed(changed(DRAFTED_FRAME, 48, b"\0")[:-8], 12, b"\x24"),
+        MalformedMessage,
+    ),
+    "another number of drafted tokens": (changed(DRAFTED_FRAME, 48, b"\1"), TensorMismatch),
+    "too many drafted tokens": (changed(DRAFTED_FRAME, 48, b"\x41"), LimitExceeded),
+    "as many drafted tokens as rows": (
+        changed(changed(DRAFTED_FRAME, 48, b"\3") + bytes(4), 12, b"\x30"),
+        MalformedMessage,
+    ),
     "a fault that is not JSON": (frame(3, b"{"), MalformedMessage),
     "a fault that is not UTF-8": (frame(3, b'"\xff"'), MalformedMessage),
     "a fault of nothing": (frame(3, b""), MalformedMessage),
@@ -213,7 +273,9 @@ def test_a_bad_frame_has_its_fault(name):
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("data", [TOKENS_FRAME, STATES_FRAME, FAULT_FRAME])
+@pytest.mark.parametrize(
+    "data", [TOKENS_FRAME, STATES_FRAME, FAULT_FRAME, DRAFTING_FRAME, DRAFTED_FRAME]
+)
 def test_every_cut_is_refused(data):
     for cut in range(len(data)):
         with pytest.raises(TruncatedFrame):
@@ -240,6 +302,8 @@ def test_a_newer_fault_is_a_message_not_an_error():
         (Limits(taps=2), STATES),
         (Limits(hidden=69), STATES),
         (Limits(candidates=1), STATES),
+        (Limits(drafts=4), DRAFTING_TOKENS),
+        (Limits(drafts=1), SMALL_DRAFTED),
         (Limits(json_bytes=100), FAULT),
     ],
 )

@@ -11,6 +11,7 @@ def test_the_defaults_are_those_of_the_specification():
         "taps": 256,
         "hidden": 65536,
         "candidates": 1024,
+        "drafts": 64,
         "json_bytes": 1048576,
     }
 
@@ -25,7 +26,9 @@ def test_a_limit_that_could_never_be_kept_is_refused(name, value):
 
 
 def test_limits_come_back():
-    limits = Limits(frame_bytes=1000, tokens=7, taps=1, hidden=2, candidates=3, json_bytes=4)
+    limits = Limits(
+        frame_bytes=1000, tokens=7, taps=1, hidden=2, candidates=3, drafts=5, json_bytes=6
+    )
     assert Limits.from_json(limits.to_json()) == limits
 
 

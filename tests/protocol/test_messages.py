@@ -49,6 +49,9 @@ def test_a_message_equals_only_itself():
         ({"step": 2**64}, "step"),
         ({"position": -1}, "position"),
         ({"position": 2**32 - 2}, "position"),
+        ({"drafts": -1}, "drafts must be 0"),
+        ({"drafts": 2**16}, "drafts must be 0"),
+        ({"position": 2**32 - 8, "drafts": 6}, "position"),
         ({"wanted": 0}, "wanted must be 1 to 2, but is 0"),
         ({"wanted": 3}, "wanted must be 1 to 2, but is 3"),
         ({"ids": IDS[:0]}, "tokens must be 1"),
@@ -99,6 +102,7 @@ def test_no_candidates_are_said_by_none():
         {"log_z": LOG_Z[:1]},
         {"log_z": LOG_Z[:, None]},
         {"candidates": Candidates(ROWS[:1].astype(np.uint32), ROWS[:1])},
+        {"drafted": IDS[:1].astype(np.int32)},
     ],
 )
 def test_states_of_another_form_are_refused(change):
@@ -117,6 +121,7 @@ def test_states_of_another_form_are_refused(change):
         ({"layers": (2**32,)}, "layers"),
         ({"layers": (2, 1), "taps": TAPS.repeat(2, 0)}, "layers must ascend"),
         ({"layers": (2, 2), "taps": TAPS.repeat(2, 0)}, "layers must ascend"),
+        ({"drafted": IDS}, "drafted must be 0 to 1, but is 2"),
         ({"taps": TAPS[:, :0]}, "tokens"),
         ({"taps": TAPS[:, :, :0]}, "hidden"),
     ],
