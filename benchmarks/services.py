@@ -95,7 +95,7 @@ def cloud(
 
     """
     command = [*CLOUD, "serve", "--backbone", backbone.name, "--json", *flags]
-    command += ["--dtype", dtype, "--threads", str(threads)]
+    command += ["--weights", dtype, "--threads", str(threads)]
     with (
         tempfile.TemporaryFile() as said,
         running(command, stdout=subprocess.PIPE, stderr=said) as process,

@@ -220,7 +220,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     from cloud_service.demand import Demand
 
-    for name in ("backbone", "dtype", "threads", "kv"):
+    for name in ("backbone", "engine", "weights", "threads", "kv"):
         _add_setting(parser, name)
     inputs = parser.add_argument_group("measured")
     inputs.add_argument(

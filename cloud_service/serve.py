@@ -58,7 +58,7 @@ def serve(service: Service, tell: Tell) -> None:
     if service.runner.error is not None:
         raise CloudError(
             f"the backbone could not be loaded: {service.runner.error}",
-            "Is there enough memory? --dtype bf16 needs half.",
+            "Is there enough memory? --weights bf16 needs half.",
         )
 
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 from cloud_service.admission import Admission
 from cloud_service.backbones.base import Backbone
-from cloud_service.backbones.causal import CausalBackbone
-from cloud_service.backbones.loading import fastest_dtype, load_model
+from cloud_service.backbones.engines import choose, start
 from cloud_service.keys import KeyStore
 from cloud_service.kits import Kits
 from cloud_service.metrics import Metrics
@@ -38,23 +37,29 @@ def build(settings: Settings) -> Service:
     Put a service together; nothing runs yet.
 
     Raises:
-        BadSetting: The address may not be served.
-        BackboneNotPulled, BackboneDamaged: The backbone is not in the cache.
+        BadSetting: The address may not be served, or no engine has these weights.
+        BackboneNotPulled, BackboneDamaged, BackboneRefused: The backbone is not in the cache.
         CompileFailed: A recipe is not known.
 
     """
     keys = KeyStore(settings.keys_file)
     settings.require_safe_address(bool(keys))
     pulled = Registry(settings.cache).find(settings.backbone)
-    dtype = fastest_dtype() if settings.dtype == "auto" else settings.dtype
-    facts = pulled.record.facts(dtype, Limits(frame_bytes=settings.body_bytes))
+    choice = choose(pulled.folder, settings.engine, settings.weights)
+    facts = pulled.record.facts(choice.weights, Limits(frame_bytes=settings.body_bytes))
     if settings.context:
         facts = replace(facts, positions=min(facts.positions, settings.context))
     metrics = Metrics()
 
     def load() -> Backbone:
-        model = load_model(pulled.folder, dtype)
-        backbone = CausalBackbone(model, facts, kv_bytes=settings.kv * 2**20)
+        backbone = start(
+            choice,
+            pulled,
+            facts,
+            cache=settings.cache,
+            kv_bytes=settings.kv * 2**20,
+            threads=settings.model_threads,
+        )
         metrics.watch(backbone.pool)
         backbone.pool.reclaim = prefixes.reclaim
         return backbone

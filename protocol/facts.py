@@ -31,7 +31,7 @@ class BackboneFacts:
         bos_token: Text of the token that begins a text, or None.
         eos_token: Text of the token that ends a text, or None.
         stop_tokens: Ids that end an answer.
-        dtype: What the service computes in, "f32" or "bf16".
+        dtype: What its weights are kept in: "f32", "bf16", "int8" or "int4".
         logit_softcap: ``cap`` of ``cap * tanh(logits / cap)``, or None.
         protocol: Versions spoken, each "major.minor".
         codecs: Names of the codecs that hidden states can travel in.

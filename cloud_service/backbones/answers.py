@@ -1,6 +1,7 @@
 """Which rows of a flat pass are wanted, and how what was read of them becomes an answer each."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,17 @@ from torch import Tensor
 from cloud_service.backbones.base import Span
 from cloud_service.backbones.head import Head
 from protocol.messages import Candidates, Floats, States
+
+Rows = TypeVar("Rows", Tensor, Floats, contravariant=True)
+"""Final states (R, H), as an engine has them."""
+
+
+class ReadsRows(Protocol[Rows]):
+    """The head of an engine."""
+
+    def read(self, final: Rows, log_z: bool, count: int) -> tuple[Floats | None, Candidates | None]:
+        """Return log Z (R,) and the ``count`` likeliest tokens (R, C), each if asked for."""
+        ...
 
 
 class Answers:
@@ -48,6 +60,18 @@ class Answers:
             return [None] * len(self._spans)
         # One copy of everything out of the model's memory, however many spans there are.
         read = torch.stack([*(seen[layer] for layer in self.layers), final]).float().cpu().numpy()
+        return self.share(read, final, head)
+
+    def share(self, read: Floats, final: Rows, head: ReadsRows[Rows]) -> list[States | None]:
+        """
+        Return each span's answer, None where nothing is wanted.
+
+        Args:
+            read: The wanted rows of every tap and of the final state (K + 1, R, H).
+            final: The final state as the head takes it (R, H).
+            head: Makes log Z and candidates for those who want them.
+
+        """
         heads = self._through(head, final)
         return [
             self._answer(number, read, *heads[number]) if span.wanted else None
@@ -70,7 +94,7 @@ class Answers:
             candidates=candidates,
         )
 
-    def _through(self, head: Head, final: Tensor) -> dict[int, "HeadAnswer"]:
+    def _through(self, head: ReadsRows[Rows], final: Rows) -> dict[int, "HeadAnswer"]:
         """Return what the head makes of each span; those that want the same go through it together."""
         alike: dict[tuple[bool, int], list[int]] = {}
         for number, span in enumerate(self._spans):
@@ -79,7 +103,8 @@ class Answers:
         answers: dict[int, HeadAnswer] = {}
         for (log_z, count), numbers in alike.items():
             parts = [self._parts[number] for number in numbers]
-            rows = torch.cat([final[part] for part in parts]) if len(alike) > 1 else final
+            places = [np.arange(part.start, part.stop) for part in parts]
+            rows = final[np.concatenate(places)] if len(alike) > 1 else final
             sums, candidates = head.read(rows, log_z, count)
             start = 0
             for number, part in zip(numbers, parts, strict=True):

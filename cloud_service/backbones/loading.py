@@ -38,7 +38,7 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
         BackboneRefused: The folder holds no such model, not all of it, or one of no family.
 
     """
-    config = _config_of(folder)
+    config = config_of(folder)
     _require_safetensors(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -62,7 +62,8 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
     return model
 
 
-def _config_of(folder: Path) -> PreTrainedConfig:
+def config_of(folder: Path) -> PreTrainedConfig:
+    """Return the config of a model, or raise ``BackboneRefused`` when it cannot be served."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True

@@ -48,8 +48,8 @@ class Running:
     server: uvicorn.Server
 
     def wait(self) -> None:
-        """Return when the backbone is in memory."""
-        for _ in range(500):
+        """Return when the backbone is in memory; kernels may have to be compiled for that."""
+        for _ in range(3000):
             if self.http.get("/health").status_code == 200:
                 return
             time.sleep(0.02)
@@ -90,7 +90,7 @@ def service_for(cache: Path, pulled: Pulled, **settings: Any) -> Service:
     chosen: dict[str, Any] = {
         "recipe": (),
         "threads": 1,
-        "dtype": "f32",
+        "weights": "f32",
         **settings,
     }
     return build(Settings(cache=cache, backbone=name, port=0, **chosen))

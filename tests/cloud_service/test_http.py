@@ -312,7 +312,7 @@ def test_while_it_loads_the_service_says_so_and_tells_what_it_can(cache, pulled_
 
 
 def test_a_full_queue_turns_steps_away_until_there_is_room(cache, pulled_of):
-    with running(service_for(cache, pulled_of("llama"), queue=1)) as busy:
+    with running(service_for(cache, pulled_of("llama"), engine="general", queue=1)) as busy:
         busy.wait()
         session = busy.open().session
         held = Held(busy.service.runner.require_ready())
@@ -349,7 +349,10 @@ def test_small_answers_are_not_held_back(cloud):
 )
 def test_bf16_is_chosen_where_the_processor_has_it(cache, pulled_of, monkeypatch, capable, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
-    assert service_for(cache, pulled_of("llama"), dtype="auto").facts.dtype == dtype
+    assert (
+        service_for(cache, pulled_of("llama"), engine="general", weights="auto").facts.dtype
+        == dtype
+    )
 
 
 def test_every_fault_has_a_status_that_http_knows():

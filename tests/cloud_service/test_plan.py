@@ -86,7 +86,7 @@ def test_it_is_measured_once_and_planned_again_from_the_file(cache, pulled_of, t
         "1",
         "--kv",
         "64",
-        "--dtype",
+        "--weights",
         "f32",
     ]
     assert main(["plan", *here, "--positions", "64", "--pass-seconds", "60", "--json"]) == 0
