@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from device_agent.batches import FeatureRows
 from device_agent.examples import WINDOW, Encoded, Example, encode, windows
@@ -17,6 +18,8 @@ from device_agent.tap_cache import TapCache
 from device_agent.watcher import Watcher
 from protocol.messages import Wants
 
+GENERAL = Path(__file__).parent / "general.txt"
+
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
@@ -29,6 +32,9 @@ class Corpus:
     prefixed: Prefixed
     """The prefix to speak behind, and the training windows behind theirs."""
 
+    general: list[Encoded]
+    """Bare windows of nobody's own text."""
+
     fetched: Fetched
     bytes_up: int
     bytes_down: int
@@ -36,6 +42,10 @@ class Corpus:
     def training(self) -> FeatureRows:
         """Rows to learn from."""
         return FeatureRows(self.cache, self.prefixed.windows)
+
+    def of_general_text(self, prefix: Ids) -> FeatureRows:
+        """All rows of the general text, behind a prefix."""
+        return FeatureRows(self.cache, [behind(window, prefix) for window in self.general])
 
     def held_out(self, tokens: int, prefix: Ids) -> FeatureRows:
         """About ``tokens`` rows that are never learned from, behind a prefix; always the same first."""
@@ -106,16 +116,26 @@ def collect(
         speaking: Prefix of the plugin that speaks now, to compare with, (P,).
         watcher: Sees how far it is.
     """
-    cut = tokens_of(link, [stored.example for stored in examples])
+    *cut, general = tokens_of(link, [*(stored.example for stored in examples), general_text()])
     split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
     cache = cache_of(link, kit)
     up, down = link.up, link.down
     prefixed = crossed(split.training, prefix_budget(link))
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]
     held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
-    fetched = fetch(lambda: link.cloud, cache, [*prefixed.windows, *held_out], watcher.fetching)
+    probes = [behind(window, prefix) for prefix in prefixes[:2] for window in general]
+    texts = [*prefixed.windows, *held_out, *probes]
+    fetched = fetch(lambda: link.cloud, cache, texts, watcher.fetching)
     release_memory()
-    return Corpus(cache, split, prefixed, fetched, link.up - up, link.down - down)
+    return Corpus(cache, split, prefixed, general, fetched, link.up - up, link.down - down)
+
+
+def general_text() -> Example:
+    """Some thousand tokens that are nobody's own: recipes, news, letters, code.
+
+    They show what a plugin does to text that is not the person's, and give the memory's basis.
+    """
+    return Example(text=GENERAL.read_text(encoding="utf-8").strip())
 
 
 def digests(texts: Sequence[Encoded]) -> list[str]:

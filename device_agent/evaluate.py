@@ -1,13 +1,16 @@
 """How well the next token is foreseen, over the whole vocabulary."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.batches import FeatureRows
 from device_agent.head import Head
+from device_agent.memory.file import MemoryFile
+from device_agent.memory.gate import Evidence, Gates, apply, fit
+from device_agent.memory.recall import recall
 from device_agent.side_plugin import SidePlugin
 from device_agent.vocabulary import log_sum_exp, soft_capped
 from protocol.kit import KitManifest
@@ -20,33 +23,71 @@ READ = 256
 """Rows of features at a time."""
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Mean negative log-likelihoods per scored token, natural logarithm."""
+    """Mean negative log-likelihoods per scored token, natural logarithm; None for parts that are not there."""
 
     tokens: int
     base: float
     """Of the frozen backbone."""
-    plugin: float | None
-    """Of the plugin; None when there was none to ask."""
+    plugin: float | None = None
+    """Of the plugin, behind the personal prefix where there is one."""
     prefix: float | None = None
-    """Of the frozen backbone behind the personal prefix; None without one."""
+    """Of the frozen backbone behind the personal prefix."""
+    memory: float | None = None
+    """Of the memory and the frozen backbone, without the plugin."""
+    whole: float | None = None
+    """Of everything together."""
+
+    @property
+    def speaking(self) -> float | None:
+        """Of the plugin as it speaks: with the memory where there is one."""
+        return self.plugin if self.whole is None else self.whole
 
     def to_json(self) -> dict[str, object]:
-        """``{"tokens", "base": {"nll", "perplexity"}, "prefix": {…}, "plugin": {…}}``, what there is."""
-        told: dict[str, object] = {"tokens": self.tokens, "base": _told(self.base)}
-        if self.prefix is not None:
-            told["prefix"] = _told(self.prefix)
-        if self.plugin is not None:
-            told["plugin"] = _told(self.plugin)
-        return told
+        """``{"tokens", "base": {"nll", "perplexity"}, "prefix": {…}, …}``, what there is."""
+        told: dict[str, object] = {"tokens": self.tokens}
+        parts = ("base", "prefix", "memory", "plugin", "whole")
+        found = {name: getattr(self, name) for name in parts}
+        return told | {name: _told(nll) for name, nll in found.items() if nll is not None}
 
 
-def evaluate(
-    manifest: KitManifest, head: Head, plugin: SidePlugin | None, rows: FeatureRows
-) -> Evaluation:
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Negative log-likelihoods of n tokens that were to be foreseen."""
+
+    scored: Numbers
+    """Weight of each, (n,)."""
+    base: Numbers
+    """Of the frozen backbone, (n,)."""
+    plugin: Numbers | None
+    """Of the plugin, (n,)."""
+    recalled: Numbers | None
+    """Probability that the memory gives each, (n,); None without a memory."""
+    nearest: Floats | None
+    """Cosine of the memory's nearest state, (n,)."""
+
+    def mean(self, nll: Numbers) -> float:
+        """Over all tokens by weight."""
+        return float(self.scored @ nll / self.scored.sum())
+
+    def evidence(self, nll: Numbers) -> Evidence:
+        """What a gate between ``nll`` (n,) and the memory is chosen on."""
+        if self.recalled is None or self.nearest is None:
+            raise ValueError("scored without a memory")
+        return Evidence(nll, self.recalled, self.nearest, self.scored)
+
+
+def score(
+    manifest: KitManifest,
+    head: Head,
+    plugin: SidePlugin | None,
+    rows: FeatureRows,
+    memory: MemoryFile | None = None,
+) -> Scores:
     """Score every row.
 
     The backbone's own figure needs no pass over the vocabulary: its log Z came with the features.
@@ -56,26 +97,51 @@ def evaluate(
         head: Of the same backbone.
         plugin: Whose corrections are judged; None for the backbone alone.
         rows: What is foreseen from what.
+        memory: Asked for every row; None for none.
     """
-    base = total = weight = 0.0
+    base, moved, recalled, nearest = [], [], [], []
     for start in range(0, len(rows), TOKENS):
         stop = min(start + TOKENS, len(rows))
         finals, states, log_z = _states(manifest, plugin, rows, start, stop)
-        scored = rows.scored[start:stop].astype(np.float64)
-        targets, bias = head.rows(rows.tokens[start:stop])  # (T, H), (T,)
-        weight += float(scored.sum())
-        base += float(scored @ (log_z - _logits(finals, targets, bias, manifest.softcap)))
+        tokens = rows.tokens[start:stop]
+        targets, bias = head.rows(tokens)  # (T, H), (T,)
+        base.append(log_z - _logits(finals, targets, bias, manifest.softcap))
         if states is not None:
             moved_z = log_sum_exp(head, states, manifest.softcap)
-            total += float(scored @ (moved_z - _logits(states, targets, bias, manifest.softcap)))
-    return Evaluation(len(rows), base / weight, None if plugin is None else total / weight)
+            moved.append(moved_z - _logits(states, targets, bias, manifest.softcap))
+        if memory is not None:
+            found = recall(memory, finals)
+            recalled.append(found.probability(tokens))
+            nearest.append(found.nearest)
+    return Scores(
+        rows.scored.astype(np.float64),
+        np.concatenate(base).astype(np.float64),
+        np.concatenate(moved) if moved else None,
+        np.concatenate(recalled) if recalled else None,
+        np.concatenate(nearest) if nearest else None,
+    )
+
+
+def evaluate(
+    manifest: KitManifest, head: Head, plugin: SidePlugin | None, rows: FeatureRows
+) -> Evaluation:
+    """The means of ``score``, without a memory."""
+    scores = score(manifest, head, plugin, rows)
+    plugin_nll = None if scores.plugin is None else scores.mean(scores.plugin)
+    return Evaluation(len(rows), scores.mean(scores.base), plugin_nll)
 
 
 def compare(
-    manifest: KitManifest, head: Head, plugin: SidePlugin, bare: FeatureRows, behind: FeatureRows
-) -> Evaluation:
+    manifest: KitManifest,
+    head: Head,
+    plugin: SidePlugin,
+    bare: FeatureRows,
+    behind: FeatureRows,
+    memory: MemoryFile | None = None,
+    gates: Gates | None = None,
+) -> tuple[Evaluation, Gates]:
     """
-    Score the same rows by the frozen backbone, behind the personal prefix, and with the plugin there.
+    What each part gives on the same rows: frozen backbone, personal prefix, memory, plugin, and all.
 
     Args:
         manifest: Of the kit whose features are read.
@@ -83,11 +149,34 @@ def compare(
         plugin: Whose corrections are judged.
         bare: Rows of windows that stand alone.
         behind: Rows of the same windows behind the prefix, which may be empty.
+        memory: None for none.
+        gates: How much the memory is believed; None chooses it on these very rows. The figures are
+            honest then as well: each row is foreseen by a gate that was chosen on others.
+
+    Returns:
+        The figures, and the gates.
     """
-    alone = evaluate(manifest, head, None, bare)
-    found = evaluate(manifest, head, plugin, behind)
-    prefix = found.base if behind.prefixed else None
-    return Evaluation(found.tokens, alone.base, found.plugin, prefix)
+    alone = score(manifest, head, None, bare)
+    found = score(manifest, head, plugin, behind, memory)
+    if found.plugin is None:
+        raise ValueError("scored without the plugin")
+    base = found.mean(found.base)
+    evaluation = Evaluation(
+        len(behind),
+        alone.mean(alone.base),
+        found.mean(found.plugin),
+        base if behind.prefixed else None,
+    )
+    if memory is None:
+        return evaluation, Gates(None, None)
+    pairs = [found.evidence(nll) for nll in (found.base, found.plugin)]
+    fitted = (
+        [fit(evidence) for evidence in pairs]
+        if gates is None
+        else [apply(evidence, gate) for evidence, gate in zip(pairs, gates, strict=True)]
+    )
+    with_memory = replace(evaluation, memory=fitted[0].mean, whole=fitted[1].mean)
+    return with_memory, Gates(fitted[0].gate, fitted[1].gate)
 
 
 def _states(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.head import Head
+from device_agent.memory.mixture import GatedMemory
 from device_agent.sampling import Sampling, choose
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
@@ -43,6 +44,7 @@ def generate(
     stop_strings: Sequence[str],
     limit: int,
     *,
+    memory: GatedMemory | None = None,
     uncounted: int = 0,
 ) -> Iterator[Piece]:
     """Continue a session.
@@ -59,6 +61,7 @@ def generate(
         stop_tokens: End the answer; their text is not shown.
         stop_strings: End the answer; neither they nor what follows is shown.
         limit: Most tokens to generate, at least 1.
+        memory: Mixed into every choice; None for none.
         uncounted: Tokens at the session's start that may be repeated without a penalty.
 
     Raises:
@@ -71,7 +74,7 @@ def generate(
     states = session.step(prompt_ids)
     past = [int(i) for i in session.tokens[uncounted:]]
     for left in range(limit - 1, -1, -1):
-        token = choose(_logits(states, plugin, head), past, sampling, rng)
+        token = choose(_logits(states, plugin, head, memory), past, sampling, rng)
         past.append(token)
         ends = token in stop_tokens
         text = "" if ends else watch.add(stream.push(token))
@@ -94,16 +97,15 @@ def _finished(stopped: bool, full: bool) -> Finish | None:
     return "length" if full else None
 
 
-def _logits(states: States, plugin: SidePlugin | None, head: Head) -> NDArray[np.float32]:
+def _logits(
+    states: States, plugin: SidePlugin | None, head: Head, memory: GatedMemory | None
+) -> NDArray[np.float32]:
     """Logits (V,) of the token after the last state."""
-    if plugin is not None:
-        state = plugin.state(states)
-    elif states.final is not None:
-        state = states.final
-    else:
+    if states.final is None:
         raise ValueError("the session does not bring the final state")
+    state = states.final if plugin is None else plugin.state(states)
     logits: NDArray[np.float32] = head.logits(state[-1:])[0]
-    return logits
+    return logits if memory is None else memory.mixed(logits, states.final[-1])
 
 
 class _StopWatch:

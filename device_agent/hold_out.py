@@ -35,6 +35,8 @@ class TooLittleText(DeviceError):
 class Split(NamedTuple):
     training: list[Encoded]
     validation: list[Encoded]
+    owners: list[str]
+    """sha256 of the example that each training window is of."""
 
 
 def hold_out(examples: Sequence[Example]) -> Split:
@@ -55,9 +57,11 @@ def hold_out(examples: Sequence[Example]) -> Split:
     kept = _kept_of_documents(documents) | _kept_by_hash(chats)
     if not 0 < sum(kept.values()) < sum(len(cut) for _, cut in examples):
         kept = _kept_by_force([*documents, *chats])
-    split = Split([], [])
+    split = Split([], [], [])
     for sha256, cut in examples:
-        split.training.extend(cut[: kept.get(sha256, 0)])
+        training = cut[: kept.get(sha256, 0)]
+        split.training.extend(training)
+        split.owners.extend([sha256] * len(training))
         split.validation.extend(cut[kept.get(sha256, 0) :])
     if not split.training or not split.validation:
         raise TooLittleText(sum(len(cut) for _, cut in examples))

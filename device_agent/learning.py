@@ -3,24 +3,30 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from device_agent.arithmetic import one_thread
 from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
 from device_agent.course import Progress, Trained
 from device_agent.errors import DeviceError
-from device_agent.evaluate import Evaluation, compare, evaluate
+from device_agent.evaluate import Evaluation, compare
 from device_agent.examples import WINDOW
 from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.link import Link
+from device_agent.memory.file import MemoryFile, source_of, write_memory
+from device_agent.memory.gate import Gates
+from device_agent.memory.making import basis_of, parts_of
 from device_agent.memory_release import release_memory, return_large_blocks
 from device_agent.memory_use import peak_memory
-from device_agent.plugins import PluginStore, PluginVersion
+from device_agent.plugins import MEMORY, PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX
+from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
 from device_agent.store import JobState
 from device_agent.trainer import Trainer
@@ -47,25 +53,67 @@ class NothingToLearn(DeviceError):
         super().__init__("there is nothing to learn from yet")
 
 
+class Verdict(NamedTuple):
+    """Whether a new version may speak, and why, in words."""
+
+    better: bool
+    reason: str
+
+
+def judge(after: Evaluation, before: float | None) -> Verdict:
+    """A new version speaks when nothing simpler foresees the held-out tokens as well, nor the old version.
+
+    Args:
+        after: Of the new one, part by part.
+        before: Negative log-likelihood by the one that speaks now, where it can be compared.
+    """
+    found = _speaking(after)
+    rivals = {
+        "the frozen backbone alone": after.base,
+        "your prefix alone": after.prefix,
+        "your memory without the plugin": after.memory,
+        "the version that speaks now": before,
+    }
+    known = {name: nll for name, nll in rivals.items() if nll is not None}
+    best = min(known, key=lambda name: known[name])
+    if found < known[best]:
+        reason = f"{found:.4f} nats a token; next best is {best} with {known[best]:.4f}"
+        return Verdict(True, reason)
+    return Verdict(False, f"{best} has {known[best]:.4f} nats a token, the new version {found:.4f}")
+
+
+def harm(general: Evaluation) -> float:
+    """By how much more nats text costs that is nobody's own, as a share of the frozen backbone's."""
+    return _speaking(general) / general.base - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """What a training run gave."""
 
     version: PluginVersion | None
     """None when it was stopped before its first step."""
-    promoted: bool
-    base: float
-    """Negative log-likelihoods of the held-out tokens: of the frozen backbone,"""
-    prefix: float | None
-    """of the frozen backbone behind the personal prefix, where there is one,"""
+    verdict: Verdict
+    evaluation: Evaluation
+    """On the held-out tokens, part by part."""
+    general: Evaluation
+    """The same on text that is nobody's own."""
     before: float | None
-    """of the plugin that spoke until now, where it can be compared,"""
-    after: float
-    """and of what was trained."""
-    held_out: int
+    """Negative log-likelihood of the held-out tokens by the version that spoke until now, where it can be
+    compared."""
     trained: Trained
     corpus: Corpus
     seconds: float
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the new version speaks."""
+        return self.version is not None and self.verdict.better
+
+    @property
+    def after(self) -> float:
+        """Negative log-likelihood of the held-out tokens by what was trained, as it would speak."""
+        return _speaking(self.evaluation)
 
     def to_json(self) -> dict[str, object]:
         """As ``sideplug train --json`` prints it; seconds and bytes."""
@@ -74,15 +122,19 @@ class Lesson:
         return {
             "version": self.version and self.version.version,
             "promoted": self.promoted,
+            "reason": self.verdict.reason,
             "ending": self.trained.ending,
             "resumed": self.trained.resumed,
             "validation": {
-                "tokens": self.held_out,
-                "base": self.base,
-                "prefix": self.prefix,
+                "tokens": self.evaluation.tokens,
+                "base": self.evaluation.base,
+                "prefix": self.evaluation.prefix,
+                "memory": self.evaluation.memory,
+                "plugin": self.evaluation.plugin,
                 "before": self.before,
                 "after": self.after,
             },
+            "harm": harm(self.general),
             "epochs": course.epoch,
             "best_epoch": course.best_epoch,
             "steps": self.trained.steps,
@@ -137,7 +189,7 @@ def learn(
         job = link.store.begin_job(kit.manifest.recipe)
         journal = _Journal(lambda state, told: link.store.update_job(job, state, told), watcher)
         try:
-            lesson = _train(home, kit, corpus, options, path, journal)
+            lesson = _train(link.settings, kit, corpus, options, path, journal)
         except BaseException:
             journal.close("failed")
             raise
@@ -151,7 +203,7 @@ def learn(
 
 
 def _train(
-    home: Path,
+    settings: Settings,
     kit: Kit,
     corpus: Corpus,
     options: TrainingOptions,
@@ -168,34 +220,86 @@ def _train(
         trained = trainer.train(journal.training, journal.watcher.stop)
     del trainer
     release_memory()
-    plugins = PluginStore(home)
-    plugin = SidePlugin(kit, trained.weights, options.threads)
-    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, prefix))
-    after = compare(kit.manifest, head, plugin, bare, behind)
-    before = _before(plugins.current(), kit, head, corpus, options.threads)
-    version, promoted = None, False
-    if trained.steps:
-        card = _card(after, before, trained, corpus)
-        about = {"codec": corpus.cache.wants.codec, "window": WINDOW, "options": asdict(options)}
-        history = trained.course.history
-        version = plugins.add(kit.manifest, trained.weights, about, prefix, card, history)
-        promoted = _plugin_nll(after) < min(
-            after.base, before if before is not None else after.base
-        )
-        if promoted:
-            plugins.use(version.version)
+    plugins = PluginStore(settings.home)
+    with _memory(settings, kit, corpus) as memory_path:
+        judged = _judged(plugins, kit, head, corpus, trained, memory_path, options.threads)
+        version = None
+        if trained.steps:
+            about = {
+                "codec": corpus.cache.wants.codec,
+                "window": WINDOW,
+                "options": asdict(options),
+                "memory": judged.gates.to_json(),
+            }
+            version = plugins.add(
+                kit.manifest,
+                trained.weights,
+                about,
+                prefix,
+                _card(judged, trained, corpus),
+                trained.course.history,
+                memory_path,
+            )
+            if judged.verdict.better:
+                plugins.use(version.version)
     return Lesson(
         version,
-        promoted,
-        after.base,
-        after.prefix,
-        before,
-        _plugin_nll(after),
-        after.tokens,
+        judged.verdict,
+        judged.evaluation,
+        judged.general,
+        judged.before,
         trained,
         corpus,
         0.0,
     )
+
+
+@contextmanager
+def _memory(settings: Settings, kit: Kit, corpus: Corpus) -> Iterator[Path | None]:
+    """A file with everything that was trained on, for as long as it takes to keep it elsewhere."""
+    if settings.memory == "off":
+        yield None
+        return
+    path = settings.home / "runs" / MEMORY
+    manifest = kit.manifest
+    basis = basis_of(corpus.cache, corpus.general, manifest.hidden)
+    parts = parts_of(corpus.cache, basis, corpus.prefixed.windows, corpus.split.owners)
+    write_memory(path, source_of(manifest.fingerprint, corpus.prefixed.prefix), basis, parts)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class _Judged(NamedTuple):
+    """A new plugin's figures."""
+
+    evaluation: Evaluation
+    general: Evaluation
+    gates: Gates
+    before: float | None
+    verdict: Verdict
+
+
+def _judged(
+    plugins: PluginStore,
+    kit: Kit,
+    head: Head,
+    corpus: Corpus,
+    trained: Trained,
+    memory_path: Path | None,
+    threads: int,
+) -> _Judged:
+    manifest, prefix = kit.manifest, corpus.prefixed.prefix
+    plugin = SidePlugin(kit, trained.weights, threads)
+    source = source_of(manifest.fingerprint, prefix)
+    memory = None if memory_path is None else MemoryFile.mapped(memory_path, source)
+    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, prefix))
+    after, gates = compare(manifest, head, plugin, bare, behind, memory)
+    bare, behind = (corpus.of_general_text(some) for some in (NO_PREFIX, prefix))
+    general, _ = compare(manifest, head, plugin, bare, behind, memory, gates)
+    before = _before(plugins.current(), kit, head, corpus, threads)
+    return _Judged(after, general, gates, before, judge(after, before))
 
 
 def _before(
@@ -214,16 +318,21 @@ def _before(
     known = current.card.get("held_out")
     if not isinstance(known, list) or not set(digests(corpus.split.validation)) <= set(known):
         return None
-    rows = corpus.held_out(CARD_TOKENS, current.prefix)
-    return evaluate(kit.manifest, head, SidePlugin(kit, current.weights(), threads), rows).plugin
+    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, current.prefix))
+    plugin = SidePlugin(kit, current.weights(), threads)
+    # Its gates are chosen anew: chosen on this very text, its own would have an advantage.
+    memory = current.memory() if current.gates.plugin is not None else None
+    return _speaking(compare(kit.manifest, head, plugin, bare, behind, memory)[0])
 
 
-def _card(
-    after: Evaluation, before: float | None, trained: Trained, corpus: Corpus
-) -> dict[str, object]:
+def _card(judged: _Judged, trained: Trained, corpus: Corpus) -> dict[str, object]:
     return {
-        "evaluation": after.to_json(),
-        "before": before,
+        "evaluation": judged.evaluation.to_json(),
+        "general": judged.general.to_json(),
+        "harm": harm(judged.general),
+        "before": judged.before,
+        "better": judged.verdict.better,
+        "reason": judged.verdict.reason,
         "training": {
             "windows": len(corpus.split.training),
             "tokens": sum(len(text.rows) for text in corpus.split.training),
@@ -251,8 +360,8 @@ def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _plugin_nll(evaluation: Evaluation) -> float:
-    return float("inf") if evaluation.plugin is None else evaluation.plugin
+def _speaking(evaluation: Evaluation) -> float:
+    return float("inf") if evaluation.speaking is None else evaluation.speaking
 
 
 def _plan_in_words(corpus: Corpus, path: Path, run: str) -> str:

@@ -3,17 +3,18 @@
     plugins/<name>/<version>/adapter_config.json         what it is and which backbone it belongs to
                              adapter_model.safetensors   its weights
                              prefix.json                 the personal prefix it was trained behind
+                             memory.bin                  what it remembers word for word
                              card.json                   how well it did on text it was not trained on
                              history.json                the course of its training
     plugins/<name>/current.json                          which version speaks, and which did before
 
-A version never changes once it is there; to switch is to replace ``current.json``, in one rename.
+A version never changes once it is there, but for its memory, which learns and forgets; to switch is to replace ``current.json``, in one rename.
 """
 
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 from device_agent.atomic import make_folder, replace_folder, temporary_folder, write_whole
 from device_agent.errors import DeviceError
 from device_agent.kits import WrongBackbone
+from device_agent.memory.file import MemoryFile, source_of
+from device_agent.memory.gate import Gates
 from protocol.kit import KitManifest
 
 NAME = "mine"
@@ -36,6 +39,7 @@ CONFIG, WEIGHTS, PREFIX, CARD, HISTORY = (
     "card.json",
     "history.json",
 )
+MEMORY = "memory.bin"
 POINTER = "current.json"
 
 
@@ -100,6 +104,37 @@ class PluginVersion:
             return np.array(found, np.uint32).reshape(-1)
         except (TypeError, ValueError, OverflowError) as error:
             raise DamagedPlugin(self.folder / PREFIX, "no list of tokens") from error
+
+    @property
+    def gates(self) -> Gates:
+        """How much its memory is believed. Raises DamagedPlugin."""
+        about = self.config.get("sideplug")
+        told = about.get("memory") if isinstance(about, dict) else None
+        try:
+            return Gates.from_json(told if isinstance(told, dict) else {})
+        except ValueError as error:
+            raise DamagedPlugin(self.folder / CONFIG, str(error)) from error
+
+    @property
+    def memory_path(self) -> Path:
+        """Where its memory is, if it has one."""
+        return self.folder / MEMORY
+
+    @property
+    def memory_source(self) -> bytes:
+        """What the keys of its memory are made of."""
+        return source_of(self.fingerprint, self.prefix)
+
+    def memory(self) -> MemoryFile | None:
+        """Its memory, mapped; None when it has none or has forgotten everything.
+
+        Raises:
+            DamagedMemory, ForeignMemory: It cannot be used.
+        """
+        if not self.memory_path.is_file():
+            return None
+        found = MemoryFile.mapped(self.memory_path, self.memory_source)
+        return found if len(found.tokens) else None
 
     @property
     def size(self) -> int:
@@ -181,6 +216,7 @@ class PluginStore:
         prefix: NDArray[np.uint32],
         card: Mapping[str, object],
         history: Sequence[object],
+        memory: Path | None = None,
     ) -> PluginVersion:
         """Keep a trained plugin as a new version, whole or not at all; it does not speak yet.
 
@@ -191,6 +227,7 @@ class PluginStore:
             prefix: The personal prefix that it was trained behind, (P,).
             card: Its evaluation.
             history: The course of its training.
+            memory: A file with its memory, which is copied; None for none.
         """
         from safetensors.numpy import save
 
@@ -208,6 +245,8 @@ class PluginStore:
         try:
             for name, data in files.items():
                 write_whole(temporary / name, data)
+            if memory is not None:
+                write_whole(temporary / MEMORY, _copying(memory))
             replace_folder(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -249,6 +288,7 @@ class PluginStore:
         if target.exists():
             raise ExportExists(target)
         names = [CONFIG, WEIGHTS, PREFIX, CARD, HISTORY]
+        names += [MEMORY] if (source / MEMORY).is_file() else []
         if target.suffix.lower() == ".zip":
             write_whole(target, lambda file: _zip(file, source, names))
             return
@@ -277,6 +317,14 @@ class PluginStore:
             make_folder(self._folder) / POINTER,
             _json_bytes({"version": version, "before": list(before)}),
         )
+
+
+def _copying(source: Path) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        with source.open("rb") as opened:
+            shutil.copyfileobj(opened, file)
+
+    return write
 
 
 def _config(manifest: KitManifest, about: Mapping[str, object]) -> dict[str, object]:

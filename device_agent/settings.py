@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ CONFIG = "config.toml"
 
 MOST_PREFIX = 2**20
 """Tokens; the backbone's context sets the real bound."""
+
+
+CHOICES = {"codec": ("f32", "f16", "bf16", "int8"), "memory": ("on", "off")}
+"""Settings that take one of a few words."""
 
 
 class BadSetting(DeviceError):
@@ -64,6 +68,9 @@ class Settings:
     prefix: int = 1024
     """Tokens of your own text that go before everything the backbone reads; 0: none are sent."""
 
+    memory: str = "on"
+    """Whether the memory of your texts takes part where it helps: on or off."""
+
     patience: float = 300.0
     """Seconds to wait for one answer of the cloud."""
 
@@ -75,8 +82,8 @@ class Settings:
             raise BadSetting("key", "must be as the cloud gave it: letters, digits, - and _")
         if not self.recipe:
             raise BadSetting("recipe", "must not be empty")
-        if self.codec not in ("f32", "f16", "bf16", "int8"):
-            raise BadSetting("codec", f"must be f32, f16, bf16 or int8, but is {self.codec!r}")
+        for name, choices in CHOICES.items():
+            _require_one_of(name, choices, getattr(self, name))
         for name, most in (("threads", 1024), ("prefix", MOST_PREFIX)):
             if not 0 <= getattr(self, name) <= most:
                 raise BadSetting(name, f"must be 0 to {most}, but is {getattr(self, name)}")
@@ -90,6 +97,12 @@ def _address(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadSetting("cloud", f"must look like http://host:port, but is {url!r}")
     return url
+
+
+def _require_one_of(name: str, choices: Sequence[str], value: str) -> None:
+    if value not in choices:
+        *most, last = choices
+        raise BadSetting(name, f"must be {', '.join(most)} or {last}, but is {value!r}")
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:

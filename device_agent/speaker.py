@@ -10,6 +10,7 @@ from device_agent.generate import Piece, generate
 from device_agent.head import Head
 from device_agent.kits import Progress
 from device_agent.link import Link
+from device_agent.memory.mixture import GatedMemory
 from device_agent.plugins import PluginVersion
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
@@ -57,6 +58,8 @@ class Speaker:
         self._head = Head(kit, threads)
         self._plugin = None if version is None else SidePlugin(kit, version.weights(), threads)
         self._prefix: list[int] = [] if version is None else version.prefix.tolist()
+        remembered = version if link.settings.memory == "on" else None
+        self._memory = None if remembered is None else _memory_of(remembered)
         taps = kit.manifest.taps if self._plugin is not None else ()
         self._cloud = link.cloud
         self._wants = Wants(taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
@@ -152,6 +155,7 @@ class Speaker:
             stops,
             stop_strings,
             limit,
+            memory=None if base else self._memory,
             # The prefix is how the person writes, which a penalty must not drive out.
             uncounted=len(prefix),
         )
@@ -162,6 +166,12 @@ class Speaker:
         if self._bare is None:
             self._bare = RemoteSession(self._cloud, self._wants)
         return self._bare
+
+
+def _memory_of(version: PluginVersion) -> GatedMemory | None:
+    """What the version remembers, where that helps it."""
+    gate, memory = version.gates.plugin, version.memory()
+    return None if gate is None or memory is None else GatedMemory(memory, gate)
 
 
 def _shared(kept: Sequence[int], prompt: Sequence[int]) -> int:

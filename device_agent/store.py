@@ -181,6 +181,15 @@ class Store:
             for number, kind, body, sha256, source, created in rows
         ]
 
+    def remove_examples(self, numbers: Iterable[int]) -> None:
+        """Delete examples by number; their text is overwritten in the file, not only unlinked."""
+        # Set here and not once: it is for the connection, and only deletions need it.
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self._writing():
+            self._db.executemany(
+                "DELETE FROM examples WHERE id = ?", [(number,) for number in numbers]
+            )
+
     def count_examples(self) -> dict[str, int]:
         """How many examples of each kind."""
         found = self._db.execute("SELECT kind, count(*) FROM examples GROUP BY kind")

@@ -26,6 +26,7 @@ COMMANDS = (
     "chat",
     "run",
     "plugins",
+    "memory",
     "evaluate",
     "doctor",
 )
@@ -51,6 +52,7 @@ SETTINGS_HELP = {
     "threads": "threads for arithmetic (default: the cores, four at most)",
     "codec": "how hidden states travel: f32, f16, bf16, int8 (default f16)",
     "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
+    "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
     "patience": "seconds to wait for one answer of the cloud (default 300)",
 }
 

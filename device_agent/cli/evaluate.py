@@ -1,4 +1,4 @@
-"""How well text is foreseen: by your plugin, and by the frozen backbone alone.
+"""How well text is foreseen: by your plugin, by each of its parts, and by the frozen backbone alone.
 
   sideplug evaluate new-diary.md
   sideplug evaluate test.jsonl --plugin 2 --json
@@ -13,6 +13,7 @@ from pathlib import Path
 from device_agent.arithmetic import one_thread
 from device_agent.batches import FeatureRows
 from device_agent.cli import OK, print_json
+from device_agent.cli.card import parts_in_words
 from device_agent.corpus import cache_of, matching_kit, tokens_of
 from device_agent.documents import read_documents
 from device_agent.errors import DeviceError
@@ -68,7 +69,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             found = evaluate(kit.manifest, head, None, bare)
         else:
             plugin = SidePlugin(kit, version.weights(), settings.threads)
-            found = compare(kit.manifest, head, plugin, bare, FeatureRows(cache, prefixed))
+            memory = version.memory() if settings.memory == "on" else None
+            behind_prefix = FeatureRows(cache, prefixed)
+            found, _ = compare(
+                kit.manifest, head, plugin, bare, behind_prefix, memory, version.gates
+            )
     _tell(args, version, found)
     return OK
 
@@ -77,9 +82,7 @@ def _tell(args: argparse.Namespace, version: PluginVersion | None, found: Evalua
     if args.json:
         print_json({**found.to_json(), "version": version and version.version})
         return
-    print(f"{found.tokens} tokens, nats a token (lower is better):")
-    print(f"  frozen backbone  {found.base:.4f}")
-    if found.prefix is not None:
-        print(f"  with your prefix {found.prefix:.4f}")
-    if version is not None and found.plugin is not None:
-        print(f"  version {version.version:<8} {found.plugin:.4f}")
+    if version is not None:
+        print(f"version {version.version}")
+    for line in parts_in_words(found):
+        print(line)

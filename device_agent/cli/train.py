@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from device_agent.cli import INTERRUPTED, OK, print_json
+from device_agent.cli.card import parts_in_words
 from device_agent.course import Progress
 from device_agent.learning import Lesson, learn
 from device_agent.link import Link
@@ -155,14 +156,14 @@ def _show(lesson: Lesson) -> None:
         f"version {lesson.version.version}: {course.epoch} epochs, {lesson.trained.steps} steps,"
         f" {lesson.seconds:.0f} s, best after epoch {course.best_epoch}"
     )
-    print(f"held-out text, {lesson.held_out} tokens, nats a token (lower is better):")
-    print(f"  frozen backbone  {lesson.base:.4f}")
+    for line in parts_in_words(lesson.evaluation, lesson.general):
+        print(line)
     if lesson.before is not None:
-        print(f"  plugin before    {lesson.before:.4f}")
-    print(f"  this version     {lesson.after:.4f}")
+        print(f"the version before: {lesson.before:.4f}")
     if lesson.promoted:
-        print("it speaks from now on. next: sideplug chat")
+        print(f"it speaks from now on: {lesson.verdict.reason}. next: sideplug chat")
     else:
-        print("it is not better, so nothing changes; it is kept, see sideplug plugins list")
+        print(f"it is not better, so nothing changes: {lesson.verdict.reason}")
+        print("it is kept, see sideplug plugins list")
     if lesson.trained.ending in ("stopped", "time"):
         print("sideplug train goes on where this run ended; --fresh begins anew")

@@ -173,7 +173,9 @@ def teaching_home(folder: Path, positions: int = 32) -> Iterator[tuple[TeachingC
 
 
 def settings_of(home: Path, url: str) -> Settings:
-    return Settings(home=home, cloud=url, recipe="teaching", threads=1, codec="f16", prefix=0)
+    return Settings(
+        home=home, cloud=url, recipe="teaching", threads=1, codec="f16", prefix=0, memory="off"
+    )
 
 
 class _Nodes:

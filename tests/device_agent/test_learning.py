@@ -85,7 +85,7 @@ def test_what_was_learned_is_foreseen_better_and_speaks(world):
     current = PluginStore(settings.home).current()
     assert lesson.promoted
     assert current.version == lesson.version.version == "1"
-    assert lesson.after < lesson.base - 0.5
+    assert lesson.after < lesson.evaluation.base - 0.5
     told = json.loads(json.dumps(lesson.to_json()))
     assert told["validation"]["after"] == lesson.after
     assert told["features"]["bytes_down"] > told["features"]["sent_tokens"] * 64 * 3 * 2
@@ -113,7 +113,7 @@ def test_conversations_are_learned(world):
     with Store(settings.home / STORE) as store:
         store.add_examples(chats, "test")
     lesson = train(settings)
-    assert lesson.after < lesson.base
+    assert lesson.after < lesson.evaluation.base
 
 
 def test_a_second_training_asks_the_cloud_for_no_features(world):
@@ -159,7 +159,7 @@ def test_what_is_worse_than_the_backbone_does_not_speak(world):
     taught = [text for n in range(20) if not is_held_out(text := (LETTERS * 4)[n:])]
     give(settings, held_out, *taught[:4])
     lesson = train(settings)
-    assert lesson.after > lesson.base
+    assert lesson.after > lesson.evaluation.base
     assert not lesson.promoted
     assert PluginStore(settings.home).current() is None
 
@@ -261,9 +261,9 @@ def test_behind_a_prefix_everything_is_learned_as_well(tmp_path):
         give(settings, ALPHABET)
         lesson = train(replace(settings, prefix=64))
     assert len(lesson.version.prefix) == 48, "never more than half of the context"
-    assert lesson.after < lesson.base
-    assert lesson.to_json()["validation"]["prefix"] == lesson.prefix
-    assert lesson.version.card["evaluation"]["prefix"]["nll"] == lesson.prefix
+    assert lesson.after < lesson.evaluation.base
+    assert lesson.to_json()["validation"]["prefix"] == lesson.evaluation.prefix
+    assert lesson.version.card["evaluation"]["prefix"]["nll"] == lesson.evaluation.prefix
     assert len(cloud.sessions.read) == 2, "each half of the text has its own"
     assert lesson.version.prefix.tolist() in cloud.sessions.read
 

@@ -31,7 +31,7 @@ class Desk:
 @pytest.fixture
 def sideplug(tmp_path, capsys, monkeypatch):
     with teaching_home(tmp_path) as (cloud, settings):
-        for name in ("home", "cloud", "recipe", "threads", "prefix"):
+        for name in ("home", "cloud", "recipe", "threads", "prefix", "memory"):
             monkeypatch.setenv(f"SIDEPLUG_{name.upper()}", str(getattr(settings, name)))
         yield Desk(cloud, settings, capsys)
 
@@ -81,7 +81,7 @@ def test_train_that_made_nothing_better_says_so(sideplug, notes):
     code, out, _ = sideplug("train", "--epochs", "1", "--rate", "0.001")
     assert code == 0
     assert "it is not better, so nothing changes" in out
-    assert "plugin before" in out
+    assert "the version before" in out
 
 
 def test_train_in_json_has_every_figure(sideplug, notes):

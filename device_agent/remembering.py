@@ -1,0 +1,122 @@
+"""The memory of the plugin that speaks, kept in step with what the person gives and takes back."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from device_agent.corpus import cache_of, digests, matching_kit, tokens_of
+from device_agent.errors import DeviceError
+from device_agent.features import fetch
+from device_agent.link import Link
+from device_agent.memory.file import MemoryFile, forget, remember
+from device_agent.memory.making import parts_of
+from device_agent.plugins import PluginStore, PluginVersion
+from device_agent.prefix import behind
+from device_agent.store import StoredExample
+from device_agent.training_lock import training_lock
+from device_agent.watcher import Watcher
+
+
+class NoMemory(DeviceError):
+    """The plugin that speaks has no memory."""
+
+    hint = "`sideplug train` makes one."
+
+    def __init__(self) -> None:
+        super().__init__("there is no memory yet")
+
+
+class NoSuchExample(DeviceError):
+    """The store has no example of that number."""
+
+    hint = "`sideplug memory list` shows the numbers."
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"there is no example {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What went."""
+
+    examples: int
+    rows: int
+    """Of the memories of all versions."""
+    versions: int
+    """How many memories knew any of them."""
+
+
+def open_memory(version: PluginVersion | None) -> tuple[PluginVersion, MemoryFile]:
+    """The version and its memory.
+
+    Raises:
+        NoMemory: It has none.
+    """
+    memory = None if version is None else version.memory()
+    if version is None or memory is None:
+        raise NoMemory()
+    return version, memory
+
+
+def catch_up(link: Link, watcher: Watcher) -> int:
+    """Remember the examples that came since; gives how many rows.
+
+    Nothing is trained: an example is read once by the cloud, behind the personal prefix, and kept.
+
+    Raises:
+        NoMemory: The plugin that speaks has none.
+        AlreadyTraining: Another process trains here.
+        CloudUnreachable, Fault: Something has to be fetched and cannot be.
+    """
+    with training_lock(link.settings.home):
+        version, memory = open_memory(PluginStore(link.settings.home).current())
+        fresh = [one for one in link.store.examples() if one.sha256 not in memory.examples]
+        version.require(link.facts().fingerprint)
+        kit = matching_kit(link, version.kit_id, watcher)
+        windows, owners = [], []
+        cuts = tokens_of(link, [stored.example for stored in fresh]) if fresh else []
+        held_out = version.card.get("held_out")
+        for stored, cut in zip(fresh, cuts, strict=True):
+            for window, name in zip(cut, digests(cut), strict=True):
+                # What the plugin is judged by is never learned, by no part of it.
+                if not (isinstance(held_out, list) and name in held_out):
+                    windows.append(behind(window, version.prefix))
+                    owners.append(stored.sha256)
+        if not windows:
+            return 0
+        cache = cache_of(link, kit)
+        fetch(lambda: link.cloud, cache, windows, watcher.fetching)
+        parts = parts_of(cache, memory.basis, windows, owners)
+        del memory
+        remember(version.memory_path, version.memory_source, parts)
+        return sum(len(part.tokens) for part in parts.values())
+
+
+def forget_examples(link: Link, numbers: Sequence[int]) -> Forgotten:
+    """Take examples out of the store and out of the memory of every version.
+
+    What a plugin's weights have learned of them stays until it is trained anew.
+
+    Raises:
+        NoSuchExample: One of the numbers; nothing is forgotten then.
+        AlreadyTraining: Another process trains here.
+    """
+    with training_lock(link.settings.home):
+        known = {stored.id: stored for stored in link.store.examples()}
+        for number in numbers:
+            if number not in known:
+                raise NoSuchExample(number)
+        chosen = [known[number] for number in dict.fromkeys(numbers)]
+        rows = _drop(PluginStore(link.settings.home), {stored.sha256 for stored in chosen})
+        link.store.remove_examples([stored.id for stored in chosen])
+        return Forgotten(len(chosen), sum(rows), sum(gone > 0 for gone in rows))
+
+
+def _drop(plugins: PluginStore, examples: Collection[str]) -> list[int]:
+    """Rows that each version's memory lost."""
+    with_memory = [version for version in plugins.versions() if version.memory_path.is_file()]
+    return [forget(version.memory_path, version.memory_source, examples) for version in with_memory]
+
+
+def known_rows(memory: MemoryFile, examples: Sequence[StoredExample]) -> dict[int, int]:
+    """Rows that the memory holds of each example, by its number."""
+    return {stored.id: memory.examples.get(stored.sha256, 0) for stored in examples}
