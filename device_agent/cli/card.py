@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from device_agent.evaluate import Evaluation
-
 PARTS = {
     "base": "frozen backbone",
     "prefix": "+ your prefix",
@@ -11,22 +9,28 @@ PARTS = {
     "plugin": "+ prefix and plugin",
     "whole": "everything",
 }
-"""Names of the figures of an ``Evaluation``, as a person reads them."""
+"""Names of the figures in the JSON of an ``Evaluation``, as a person reads them."""
 
 
-def parts_in_words(held_out: Evaluation, general: Evaluation | None = None) -> Iterator[str]:
+def nll_of(evaluation: object, part: str) -> float | None:
+    """A figure in the JSON of an ``Evaluation``; None when it is not there."""
+    found = evaluation.get(part) if isinstance(evaluation, dict) else None
+    nll = found.get("nll") if isinstance(found, dict) else None
+    return nll if isinstance(nll, float) else None
+
+
+def parts_in_words(held_out: object, general: object = None) -> Iterator[str]:
     """Lines of a table: every part that there is, on the person's text and on nobody's own."""
-    columns = [held_out] if general is None else [held_out, general]
-    yield f"nats a token (lower is better), {held_out.tokens} tokens of yours" + (
-        "" if general is None else f" and {general.tokens} of general text"
-    )
-    for name, words in PARTS.items():
-        found = [getattr(column, name) for column in columns]
-        if found[0] is not None:
-            yield f"  {words:20}" + "".join(
-                _cell(nll, one.base) for nll, one in zip(found, columns, strict=True)
-            )
+    columns = {"your text": held_out, "general text": general}
+    known = {name: told for name, told in columns.items() if isinstance(told, dict)}
+    yield "nats a token and change, lower is better"
+    yield f"  {'':20}" + "".join(f"{name:>19}" for name in known)
+    yield f"  {'tokens':20}" + "".join(f"{told.get('tokens', '?'):>19}" for told in known.values())
+    for part, words in PARTS.items():
+        if nll_of(held_out, part) is not None:
+            yield f"  {words:20}" + "".join(_cell(told, part) for told in known.values())
 
 
-def _cell(nll: float, base: float) -> str:
-    return f"{nll:9.4f} {nll - base:+8.4f}"
+def _cell(evaluation: object, part: str) -> str:
+    nll, base = nll_of(evaluation, part), nll_of(evaluation, "base")
+    return f"{'?':>19}" if nll is None or base is None else f"{nll:10.4f} {nll - base:+8.4f}"

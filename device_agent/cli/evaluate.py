@@ -84,5 +84,5 @@ def _tell(args: argparse.Namespace, version: PluginVersion | None, found: Evalua
         return
     if version is not None:
         print(f"version {version.version}")
-    for line in parts_in_words(found):
+    for line in parts_in_words(found.to_json()):
         print(line)

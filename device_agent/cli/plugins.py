@@ -7,7 +7,8 @@
   sideplug plugins rollback         the one that spoke before speaks again
   sideplug plugins export 3 my-plugin.zip
 
-A version never changes once it is there. What is exported holds the plugin's personal prefix as well.
+A version never changes once it is there. What is exported holds the plugin's personal prefix and its
+memory as well: your own words.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device_agent.cli import OK, print_json
+from device_agent.cli.card import nll_of, parts_in_words
 from device_agent.plugins import PluginStore, PluginVersion
 from device_agent.settings import Settings
 
@@ -79,8 +81,14 @@ def _show(args: argparse.Namespace, store: PluginStore) -> None:
     if args.json:
         print_json(told)
         return
-    for name in ("version", "recipe", "backbone", "nll", "base_nll", "bytes", "folder"):
+    for name in ("version", "recipe", "backbone", "bytes", "folder"):
         print(f"{name:10} {told[name]}")
+    card = version.card
+    for line in parts_in_words(card.get("evaluation"), card.get("general")):
+        print(line)
+    for name in ("harm", "better", "reason"):
+        if name in card:
+            print(f"{name:10} {_in_words(card[name])}")
 
 
 def _use(args: argparse.Namespace, store: PluginStore) -> None:
@@ -118,15 +126,15 @@ def _row(version: PluginVersion, current: PluginVersion | None) -> dict[str, obj
         "backbone": version.config.get("base_model_name_or_path"),
         "recipe": about.get("recipe") if isinstance(about, dict) else None,
         "fingerprint": version.fingerprint,
-        "nll": _nll(evaluation, "plugin"),
-        "base_nll": _nll(evaluation, "base"),
+        "nll": nll_of(evaluation, "whole") or nll_of(evaluation, "plugin"),
+        "base_nll": nll_of(evaluation, "base"),
     }
 
 
-def _nll(evaluation: object, who: str) -> float | None:
-    part = evaluation.get(who) if isinstance(evaluation, dict) else None
-    found = part.get("nll") if isinstance(part, dict) else None
-    return found if isinstance(found, float) else None
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:+.2%}" if isinstance(value, float) else str(value)
 
 
 def _number(value: object) -> str:

@@ -156,7 +156,7 @@ def _show(lesson: Lesson) -> None:
         f"version {lesson.version.version}: {course.epoch} epochs, {lesson.trained.steps} steps,"
         f" {lesson.seconds:.0f} s, best after epoch {course.best_epoch}"
     )
-    for line in parts_in_words(lesson.evaluation, lesson.general):
+    for line in parts_in_words(lesson.evaluation.to_json(), lesson.general.to_json()):
         print(line)
     if lesson.before is not None:
         print(f"the version before: {lesson.before:.4f}")

@@ -38,8 +38,9 @@ class Basis:
         spread = states.std(axis=0, dtype=np.float64)
         inverse = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
         _, sizes, axes = np.linalg.svd((states - shift) * inverse, full_matrices=False)
-        kept = int(np.count_nonzero(sizes[:WIDTH] > 1e-6 * sizes[0])) if sizes[0] > 0 else 1
-        weights = (sizes[:kept] / (sizes[0] or 1)) ** -WHITENING
+        # What rounding alone makes differ is no direction.
+        kept = int(np.count_nonzero(sizes[:WIDTH] > max(1e-6 * sizes[0], 1e-12)))
+        weights = (sizes[:kept] / sizes[0]) ** -WHITENING
         directions = inverse[:, None] * axes[:kept].T * weights
         return cls(shift.astype(np.float32), directions.astype(np.float32))
 

@@ -86,26 +86,27 @@ class MemoryFile:
         keys: Where, (N, D).
     """
 
-    def __init__(self, data: bytes | mmap.mmap, path: Path, source: bytes) -> None:
+    def __init__(self, data: bytes | mmap.mmap, path: Path, source: bytes, checksum: int) -> None:
         """Check and divide it.
 
         Args:
             data: All of the file.
             path: Its name, for errors.
             source: What its keys have to be made of, as ``source_of`` gives it.
+            checksum: CRC-32 of what follows the header.
 
         Raises:
             DamagedMemory: It is not what was written.
             ForeignMemory: Its keys are made of something else.
         """
-        magic, version, hidden, width, examples, checksum, rows, found = _HEADER.unpack_from(data)
+        magic, version, hidden, width, examples, expected, rows, found = _HEADER.unpack_from(data)
         if (magic, version) != (_MAGIC, _VERSION):
             raise DamagedMemory(path, "it begins like no memory")
         size = _HEADER.size + 4 * hidden * (1 + width) + _ENTRY.itemsize * examples
         size += rows * (4 + width)
         if len(data) != size:
             raise DamagedMemory(path, f"{size} bytes expected, {len(data)} found")
-        if _checksum(data) != checksum:
+        if checksum != expected:
             raise DamagedMemory(path, "its bytes have changed")
         if found != source:
             raise ForeignMemory(path)
@@ -129,11 +130,9 @@ class MemoryFile:
             FileNotFoundError: There is none.
         """
         with path.open("rb") as file:
-            if path.stat().st_size < _HEADER.size:
-                raise DamagedMemory(path, "the header is cut")
-            found = cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, source)
-        found.trim()
-        return found
+            checksum = _checksum(file, path)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(data, path, source, checksum)
 
     def trim(self) -> None:
         """Hand the pages that were read back to the system, whose cache keeps them."""
@@ -224,16 +223,17 @@ def forget(path: Path, source: bytes, examples: Collection[str]) -> int:
 
 def _read(path: Path, source: bytes) -> MemoryFile:
     """The file in memory: one that is mapped cannot be replaced on every platform."""
-    data = path.read_bytes()
-    if len(data) < _HEADER.size:
+    with path.open("rb") as file:
+        checksum = _checksum(file, path)
+        file.seek(0)
+        return MemoryFile(file.read(), path, source, checksum)
+
+
+def _checksum(file: BinaryIO, path: Path) -> int:
+    """CRC-32 of what follows the header; read, not mapped, because mapped pages count as memory."""
+    if len(file.read(_HEADER.size)) < _HEADER.size:
         raise DamagedMemory(path, "the header is cut")
-    return MemoryFile(data, path, source)
-
-
-def _checksum(data: bytes | mmap.mmap) -> int:
-    """CRC-32 of what follows the header."""
     found = 0
-    with memoryview(data) as view:
-        for start in range(_HEADER.size, len(data), _CHUNK):
-            found = zlib.crc32(view[start : start + _CHUNK], found)
+    while chunk := file.read(_CHUNK):
+        found = zlib.crc32(chunk, found)
     return found

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.memory.basis import SCALE, Codes, Floats
+from device_agent.highest import highest
+from device_agent.memory.basis import SCALE, Floats
 from device_agent.memory.file import Ids, MemoryFile
 
 NEIGHBOURS = 256
@@ -14,11 +15,14 @@ NEIGHBOURS = 256
 SHARPNESS = 20.0
 """A neighbour counts by the exponential of its cosine times this."""
 
-BLOCK = 4096
-"""Keys at a time."""
+BLOCK = 1024
+"""Keys at a time: as float32 they stay in a core's own cache."""
 
-STATES = 64
-"""States at a time."""
+TRIM = 1 << 15
+"""Keys after which pages are handed back."""
+
+COSINES = 1 << 20
+"""At most held at a time, states times keys, unless one state's are more."""
 
 
 class Recalled(NamedTuple):
@@ -44,29 +48,26 @@ def recall(memory: MemoryFile, states: Floats) -> Recalled:
     """The neighbours of final states (T, H), found by looking at every key; the memory holds one at least."""
     queries = memory.basis.keys(states)
     tokens, shares, nearest = [], [], []
-    for start in range(0, len(queries), STATES):
-        places, cosines = _nearest(memory.keys, queries[start : start + STATES])
-        best = cosines.max(axis=1, keepdims=True)
-        weights = np.exp(SHARPNESS * (cosines - best))
-        shares.append(weights / weights.sum(axis=1, keepdims=True))
-        tokens.append(memory.tokens[places])
-        nearest.append(best[:, 0])
-        memory.trim()
-    return Recalled(np.concatenate(tokens), np.concatenate(shares), np.concatenate(nearest))
+    together = max(1, COSINES // len(memory.tokens))
+    for start in range(0, len(queries), together):
+        for cosines in _cosines(memory, queries[start : start + together]):
+            places = highest(cosines, NEIGHBOURS)
+            near = cosines[places]
+            weights = np.exp(SHARPNESS * (near - near.max()))
+            tokens.append(memory.tokens[places])
+            shares.append(weights / weights.sum())
+            nearest.append(near.max())
+    memory.trim()
+    return Recalled(np.stack(tokens), np.stack(shares), np.array(nearest))
 
 
-def _nearest(keys: Codes, queries: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """Places and cosines of each query's neighbours, (t, k) in no order."""
-    places = np.empty((len(queries), 0), np.intp)
-    cosines = np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(keys), BLOCK):
-        block = keys[start : start + BLOCK].astype(np.float32)
-        found = queries @ block.T / np.float32(SCALE)  # (t, b)
-        cosines = np.concatenate([cosines, found], axis=1)
-        fresh = np.broadcast_to(np.arange(start, start + len(block)), found.shape)
-        places = np.concatenate([places, fresh], axis=1)
-        if cosines.shape[1] > NEIGHBOURS:
-            kept = np.argpartition(cosines, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
-            places = np.take_along_axis(places, kept, axis=1)
-            cosines = np.take_along_axis(cosines, kept, axis=1)
-    return places, cosines
+def _cosines(memory: MemoryFile, queries: Floats) -> Floats:
+    """Of each query (t, D) with every key, (t, N)."""
+    found = np.empty((len(queries), len(memory.keys)), np.float32)
+    scaled = queries / np.float32(SCALE)
+    for start in range(0, len(memory.keys), BLOCK):
+        block = memory.keys[start : start + BLOCK].astype(np.float32)
+        np.matmul(scaled, block.T, out=found[:, start : start + BLOCK])
+        if start % TRIM == 0:
+            memory.trim()
+    return found

@@ -4,6 +4,10 @@ import pytest
 from device_agent.cloud import CloudClient
 from device_agent.generate import generate
 from device_agent.head import Head
+from device_agent.memory.basis import Basis
+from device_agent.memory.file import MemoryFile, Part, write_memory
+from device_agent.memory.gate import Gate
+from device_agent.memory.mixture import GatedMemory
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
@@ -42,11 +46,20 @@ class Toy:
     def session(self, layers=()):
         return RemoteSession(self.cloud, Wants(layers, True, False, 0, "f32"))
 
-    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5):  # noqa: B008 - frozen
+    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None):  # fmt: skip # noqa: B008 - frozen
         session = self.session(TAPS if plugin else ())
         return list(
             generate(
-                session, plugin, self.head, self.tokenizer, prompt, sampling, stops, strings, limit
+                session,
+                plugin,
+                self.head,
+                self.tokenizer,
+                prompt,
+                sampling,
+                stops,
+                strings,
+                limit,
+                memory=memory,
             )
         )
 
@@ -65,6 +78,22 @@ def text(pieces):
 
 def tokens(pieces):
     return [piece.token for piece in pieces]
+
+
+def remembering(folder, what):
+    """A memory of what came after the final states of some tokens, believed where it is sure."""
+    states = np.eye(HIDDEN, dtype=np.float32)[[token + 1 for token in what]]
+    basis = Basis(np.zeros(HIDDEN, np.float32), np.eye(HIDDEN, dtype=np.float32))
+    part = Part(np.array([*what.values()], np.uint32), [basis.codes(states)])
+    write_memory(folder / "memory.bin", bytes(32), basis, {"0" * 64: part})
+    return GatedMemory(MemoryFile.mapped(folder / "memory.bin", bytes(32)), Gate(4.0, 32.0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-3])
+def test_what_is_remembered_is_said_where_the_state_is_known(toy, tmp_path, temperature):
+    memory = remembering(tmp_path, {5: 20, 21: 2})
+    said = toy.run((3,), memory=memory, limit=8, sampling=Sampling(temperature))
+    assert tokens(said) == [4, 5, 20, 21, 2, 3, 4, 5]
 
 
 def test_the_frozen_backbone_counts_upwards(toy):
