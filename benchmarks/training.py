@@ -102,6 +102,14 @@ def _prepared(
     return found
 
 
+def _speaking(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures of what speaks: everything there is."""
+    found: dict[str, Any] = next(
+        evaluation[part] for part in ("whole", "plugin", "base") if part in evaluation
+    )
+    return found
+
+
 def _device_arm(
     service: Cloud, folder: Path, seed: int, threads: int, prefix: int | None = None
 ) -> dict[str, Any]:
@@ -117,7 +125,8 @@ def _device_arm(
     return {
         "seed": seed,
         "promoted": said["promoted"],
-        "test_nll": test.get("plugin", test["base"])["nll"],
+        "test_nll": _speaking(test)["nll"],
+        "test_parts": {part: told["nll"] for part, told in test.items() if isinstance(told, dict)},
         "test_nll_frozen": test["base"]["nll"],
         "test_nll_prefix": test["prefix"]["nll"] if "prefix" in test else None,
         "tokens": test["tokens"],
