@@ -96,7 +96,12 @@ def _serve(args: argparse.Namespace, settings: Settings) -> int:
     def tell(event: str, text: str, url: str) -> None:
         _print(args, {"event": event, "url": url}, text)
 
-    serve(build(settings), tell)
+    if max(settings.replicas, settings.max_replicas) > 1:
+        from cloud_service.replicas import serve_replicas
+
+        serve_replicas(settings, tell)
+    else:
+        serve(build(settings), tell)
     return 0
 
 

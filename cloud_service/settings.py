@@ -25,6 +25,8 @@ _RANGES: Mapping[str, tuple[int, int | None]] = {
     "kv": (1, None),
     "queue": (1, None),
     "context": (0, None),
+    "replicas": (1, None),
+    "max_replicas": (0, None),
     "body_bytes": (2**12, 2**31),
 }
 """Lowest and highest value, None for any."""
@@ -72,6 +74,8 @@ class Settings:
     queue: int = _setting(256, "requests that may wait for the model")
     context: int = _setting(0, "most positions of one session or text; 0: what the backbone has")
     body_bytes: int = _setting(2**26, "most bytes of one request or answer")
+    replicas: int = _setting(1, "services behind the address; more than one need sideplug[ray]")
+    max_replicas: int = _setting(0, "most of them when sessions grow in number; 0: no more")
     log_level: str = _setting("info", "least that is logged: debug (every request), info, warning")
 
     def __post_init__(self) -> None:
@@ -86,6 +90,10 @@ class Settings:
                 raise BadSetting(
                     f"{name} must be one of {', '.join(choices)}, but is {getattr(self, name)}"
                 )
+        if 0 < self.max_replicas < self.replicas:
+            raise BadSetting(
+                f"max_replicas must be at least replicas, {self.replicas}, but is {self.max_replicas}"
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise BadSetting("tls_cert and tls_key need each other")
 

@@ -4,6 +4,7 @@
 * ``protocol.errors.Fault``: the cloud answered that it cannot do this.
 """
 
+import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,8 +111,9 @@ class Connection:
         self._identify = identify
         self._in_doubt = False
         self._asked_pause = 0.0
-        # Compressed answers could grow past every limit.
-        headers = {"accept-encoding": "identity"}
+        # Compressed answers could grow past every limit. The id keeps all requests of this
+        # connection at one replica, where its sessions are.
+        headers = {"accept-encoding": "identity", "x-session-id": secrets.token_hex(16)}
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = httpx.Client(

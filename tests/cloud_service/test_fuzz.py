@@ -67,6 +67,7 @@ def test_no_frame_breaks_the_service_or_stays_in_its_memory(cache, pulled_of):
             before = look().rss
             attacker.attack(rng, FRAMES - WARM)
             growth = (look().rss - before) / MEGABYTE
+            attacker.connection.close()
         finally:
             process.terminate()
         assert process.wait(60) == 0

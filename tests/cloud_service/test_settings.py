@@ -75,6 +75,7 @@ def test_a_list_in_the_file_is_a_list():
         ({"body_bytes": 10}, "body_bytes must be at least 4096, but is 10"),
         ({"log_level": "loud"}, "log_level must be one of debug, info, warning, but is loud"),
         ({"tls_cert": "mine.pem"}, "tls_cert and tls_key need each other"),
+        ({"replicas": 3, "max_replicas": 2}, "max_replicas must be at least replicas, 3"),
         ({"context": -1}, "context must be at least 0, but is -1"),
         ({"weights": "f16"}, "weights must be one of auto, f32, bf16, int8, int4, but is f16"),
         ({"engine": "fast"}, "engine must be one of auto, general, lean, but is fast"),

@@ -107,6 +107,17 @@ def test_who_is_not_let_in_does_not_ask_again(talk_to, fault):
     assert len(server.requests) == 1
 
 
+def test_all_requests_of_a_connection_have_one_random_id(talk_to):
+    ids = []
+    for _ in range(2):
+        talk, server = talk_to(in_turn(Answer(frame(states()))))
+        for _ in range(2):
+            talk.cloud.step("abc", TOKENS)
+        ids.append({request.headers["x-session-id"] for request in server.requests})
+    assert [len(one) for one in ids] == [1, 1]
+    assert not ids[0] & ids[1]
+
+
 def test_the_key_goes_with_every_request(talk_to):
     talk, server = talk_to(in_turn(Answer(frame(states()))), key="sideplug_1_x")
     talk.cloud.step("abc", TOKENS)
