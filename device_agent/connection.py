@@ -237,8 +237,9 @@ class Connection:
         try:
             return fault_from_json(read_json(body, limit))
         except MalformedMessage:
-            # Something between us and the cloud speaks: it knows nothing of our faults.
-            if status in (502, 503, 504):
+            # Something between us and the cloud speaks: it knows nothing of our faults, and what it
+            # could not reach is away.
+            if status >= 500:
                 return CloudUnreachable(self.url, f"HTTP status {status}")
             return MalformedMessage(reason=f"HTTP status {status} without a fault of ours")
 
