@@ -104,10 +104,11 @@ def serve_replicas(settings: Settings, tell: Tell) -> None:
     url = f"{scheme}://{settings.host}:{settings.port}"
     # Its log of requests would hold the names of sessions.
     quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
-    with _Stopping() as stopping:
-        ray.init(logging_level="warning", log_to_driver=True, include_dashboard=False)
-        try:
-            serve.start(http_options=_http_options(settings), logging_config=quiet)
+    ray.init(logging_level="warning", include_dashboard=False)
+    try:
+        serve.start(http_options=_http_options(settings), logging_config=quiet)
+        # After Ray, whose own handlers would end this process at once.
+        with _Stopping() as stopping:
             serve.run(_application(settings, quiet), name=NAME, route_prefix="/")
             tell("serving", f"{name} is being loaded, to be served at {url}; Ctrl-C stops it", url)
             while not (_answers(url) or stopping.wait(_LOOK_SECONDS)):
@@ -115,11 +116,11 @@ def serve_replicas(settings: Settings, tell: Tell) -> None:
             if not stopping.is_set():
                 tell("ready", f"{name} is ready, {settings.replicas} replicas", url)
             stopping.wait()
-        except RuntimeError as error:  # also what Ray raises when a deployment fails
-            raise CloudError(f"the replicas could not be started: {error}") from None
-        finally:
             serve.delete(NAME)
-            ray.shutdown()
+    except RuntimeError as error:  # also what Ray raises when a deployment fails
+        raise CloudError(f"the replicas could not be started: {error}") from None
+    finally:
+        ray.shutdown()
     if stopping.interrupted:
         raise KeyboardInterrupt
 
