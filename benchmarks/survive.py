@@ -35,7 +35,7 @@ from protocol.messages import Wants
 NAME = "survive"
 HELP = "generations whose cloud is killed in the middle: the same tokens all the same"
 
-DTYPE = "f32"
+WEIGHTS = "f32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,7 @@ class _Mortal:
     def _start(self, port: int) -> Cloud:
         began = time.perf_counter()
         words = ("--port", str(port))
-        started = self._life.enter_context(cloud(self._backbone, DTYPE, self._threads, words))
+        started = self._life.enter_context(cloud(self._backbone, WEIGHTS, self._threads, words))
         self.starts.append(time.perf_counter() - began)
         return started
 
@@ -194,6 +194,6 @@ def _outcome(
         ],
         results=results,
         seeds=[args.seed],
-        settings={"dtype": DTYPE, "threads": args.threads, "quick": args.quick}
+        settings={"weights": WEIGHTS, "threads": args.threads, "quick": args.quick}
         | {"backbone": args.backbone, "new_tokens": len(undisturbed[0].tokens)},
     )

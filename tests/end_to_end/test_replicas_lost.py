@@ -34,7 +34,7 @@ def served(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "cloud_service", "serve", "--json", "--replicas", "2"]
-    command += ["--port", str(port), "--threads", "1", "--dtype", "f32", "--kv", "64"]
+    command += ["--port", str(port), "--threads", "1", "--weights", "f32", "--kv", "64"]
     command += ["--cache", str(tmp_path), "--backbone", "tiny-llama"]
     environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environ |= {"SIDEPLUG_CLOUD_RECIPE": "ladder", "RAY_ADDRESS": ""}
