@@ -123,7 +123,7 @@ def collect(
     prefixed = crossed(split.training, prefix_budget(link))
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]
     held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
-    probes = [behind(window, prefix) for prefix in prefixes[:2] for window in general]
+    probes = [behind(window, prefix) for prefix in prefixes for window in general]
     texts = [*prefixed.windows, *held_out, *probes]
     fetched = fetch(lambda: link.cloud, cache, texts, watcher.fetching)
     release_memory()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from device_agent.batches import FeatureRows
 from device_agent.head import Head
 from device_agent.memory.file import MemoryFile
-from device_agent.memory.gate import Evidence, Gates, apply, fit
+from device_agent.memory.gate import NO_GATES, Evidence, Gates, apply, fit
 from device_agent.memory.recall import recall
 from device_agent.side_plugin import SidePlugin
 from device_agent.vocabulary import log_sum_exp, soft_capped
@@ -74,11 +74,12 @@ class Scores:
         """Over all tokens by weight."""
         return float(self.scored @ nll / self.scored.sum())
 
-    def evidence(self, nll: Numbers) -> Evidence:
-        """What a gate between ``nll`` (n,) and the memory is chosen on."""
-        if self.recalled is None or self.nearest is None:
-            raise ValueError("scored without a memory")
-        return Evidence(nll, self.recalled, self.nearest, self.scored)
+    def evidence(self) -> tuple[Evidence, Evidence]:
+        """What gates are chosen on: for the frozen backbone, and for the plugin."""
+        if self.recalled is None or self.nearest is None or self.plugin is None:
+            raise ValueError("scored without a memory or without a plugin")
+        alone = Evidence(self.base, self.recalled, self.nearest, self.scored)
+        return alone, replace(alone, nll=self.plugin)
 
 
 def score(
@@ -138,8 +139,8 @@ def compare(
     bare: FeatureRows,
     behind: FeatureRows,
     memory: MemoryFile | None = None,
-    gates: Gates | None = None,
-) -> tuple[Evaluation, Gates]:
+    gates: Gates = NO_GATES,
+) -> Evaluation:
     """
     What each part gives on the same rows: frozen backbone, personal prefix, memory, plugin, and all.
 
@@ -150,33 +151,51 @@ def compare(
         bare: Rows of windows that stand alone.
         behind: Rows of the same windows behind the prefix, which may be empty.
         memory: None for none.
-        gates: How much the memory is believed; None chooses it on these very rows. The figures are
-            honest then as well: each row is foreseen by a gate that was chosen on others.
-
-    Returns:
-        The figures, and the gates.
+        gates: How much the memory is believed.
     """
-    alone = score(manifest, head, None, bare)
     found = score(manifest, head, plugin, behind, memory)
-    if found.plugin is None:
-        raise ValueError("scored without the plugin")
+    parts = _parts(score(manifest, head, None, bare), found, behind)
+    if memory is None:
+        return parts
+    pairs = zip(found.evidence(), gates, strict=True)
+    alone, whole = (apply(evidence, gate).mean for evidence, gate in pairs)
+    return replace(parts, memory=alone, whole=whole)
+
+
+def weigh(
+    manifest: KitManifest,
+    head: Head,
+    plugin: SidePlugin,
+    bare: FeatureRows,
+    behind: FeatureRows,
+    memory: MemoryFile,
+    general: FeatureRows,
+) -> tuple[Evaluation, Gates]:
+    """
+    Like ``compare``, with gates that are chosen on these very rows.
+
+    The figures are honest all the same: each row is foreseen by a gate that was chosen on others.
+
+    Args:
+        manifest, head, plugin, bare, behind, memory: As for ``compare``.
+        general: Rows of text that is nobody's own, behind the same prefix.
+    """
+    found = score(manifest, head, plugin, behind, memory)
+    parts = _parts(score(manifest, head, None, bare), found, behind)
+    of_general = score(manifest, head, plugin, general, memory).evidence()
+    alone, whole = (fit(*pair) for pair in zip(found.evidence(), of_general, strict=True))
+    return replace(parts, memory=alone.mean, whole=whole.mean), Gates(alone.gate, whole.gate)
+
+
+def _parts(alone: Scores, found: Scores, behind: FeatureRows) -> Evaluation:
+    """The figures that need no memory."""
     base = found.mean(found.base)
-    evaluation = Evaluation(
+    return Evaluation(
         len(behind),
         alone.mean(alone.base),
-        found.mean(found.plugin),
+        None if found.plugin is None else found.mean(found.plugin),
         base if behind.prefixed else None,
     )
-    if memory is None:
-        return evaluation, Gates(None, None)
-    pairs = [found.evidence(nll) for nll in (found.base, found.plugin)]
-    fitted = (
-        [fit(evidence) for evidence in pairs]
-        if gates is None
-        else [apply(evidence, gate) for evidence, gate in zip(pairs, gates, strict=True)]
-    )
-    with_memory = replace(evaluation, memory=fitted[0].mean, whole=fitted[1].mean)
-    return with_memory, Gates(fitted[0].gate, fitted[1].gate)
 
 
 def _states(

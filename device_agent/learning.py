@@ -14,18 +14,18 @@ from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
 from device_agent.course import Progress, Trained
 from device_agent.errors import DeviceError
-from device_agent.evaluate import Evaluation, compare
+from device_agent.evaluate import Evaluation, compare, weigh
 from device_agent.examples import WINDOW
 from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.link import Link
 from device_agent.memory.file import MemoryFile, source_of, write_memory
-from device_agent.memory.gate import Gates
+from device_agent.memory.gate import NO_GATES, Gates
 from device_agent.memory.making import basis_of, parts_of
 from device_agent.memory_release import release_memory, return_large_blocks
 from device_agent.memory_use import peak_memory
 from device_agent.plugins import MEMORY, PluginStore, PluginVersion
-from device_agent.prefix import NO_PREFIX
+from device_agent.prefix import NO_PREFIX, Ids
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
 from device_agent.store import JobState
@@ -294,10 +294,9 @@ def _judged(
     plugin = SidePlugin(kit, trained.weights, threads)
     source = source_of(manifest.fingerprint, prefix)
     memory = None if memory_path is None else MemoryFile.mapped(memory_path, source)
-    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, prefix))
-    after, gates = compare(manifest, head, plugin, bare, behind, memory)
+    after, gates = _weighed(kit, head, corpus, plugin, prefix, memory)
     bare, behind = (corpus.of_general_text(some) for some in (NO_PREFIX, prefix))
-    general, _ = compare(manifest, head, plugin, bare, behind, memory, gates)
+    general = compare(manifest, head, plugin, bare, behind, memory, gates)
     before = _before(plugins.current(), kit, head, corpus, threads)
     return _Judged(after, general, gates, before, judge(after, before))
 
@@ -318,11 +317,26 @@ def _before(
     known = current.card.get("held_out")
     if not isinstance(known, list) or not set(digests(corpus.split.validation)) <= set(known):
         return None
-    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, current.prefix))
     plugin = SidePlugin(kit, current.weights(), threads)
     # Its gates are chosen anew: chosen on this very text, its own would have an advantage.
     memory = current.memory() if current.gates.plugin is not None else None
-    return _speaking(compare(kit.manifest, head, plugin, bare, behind, memory)[0])
+    return _speaking(_weighed(kit, head, corpus, plugin, current.prefix, memory)[0])
+
+
+def _weighed(
+    kit: Kit,
+    head: Head,
+    corpus: Corpus,
+    plugin: SidePlugin,
+    prefix: Ids,
+    memory: MemoryFile | None,
+) -> tuple[Evaluation, Gates]:
+    """What each part gives on the held-out text behind a prefix, and the memory's gates."""
+    bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, prefix))
+    if memory is None:
+        return compare(kit.manifest, head, plugin, bare, behind), NO_GATES
+    general = corpus.of_general_text(prefix)
+    return weigh(kit.manifest, head, plugin, bare, behind, memory, general)
 
 
 def _card(judged: _Judged, trained: Trained, corpus: Corpus) -> dict[str, object]:

@@ -71,9 +71,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             plugin = SidePlugin(kit, version.weights(), settings.threads)
             memory = version.memory() if settings.memory == "on" else None
             behind_prefix = FeatureRows(cache, prefixed)
-            found, _ = compare(
-                kit.manifest, head, plugin, bare, behind_prefix, memory, version.gates
-            )
+            found = compare(kit.manifest, head, plugin, bare, behind_prefix, memory, version.gates)
     _tell(args, version, found)
     return OK
 

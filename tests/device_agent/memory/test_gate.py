@@ -22,24 +22,38 @@ def test_the_mixture_is_that_of_probabilities():
     np.testing.assert_allclose(some.mixed(gate), expected, rtol=1e-12)
 
 
+GENERAL_TEXT = evidence(False, 50, 77)
+
+
+def test_text_that_is_nobodys_own_makes_the_memory_more_careful():
+    rng = np.random.default_rng(5)
+    far = rng.uniform(0.2, 0.5, 300).astype(np.float32)
+    foreign = Evidence(rng.uniform(0.5, 5, 300), np.zeros(300), far, np.ones(300))
+    harmless = Evidence(foreign.nll, np.exp(-foreign.nll), far, foreign.scored)
+    careful, careless = (fit(evidence(True), general).gate for general in (foreign, harmless))
+    assert careful is not None
+    assert careless is not None
+    assert apply(foreign, careful).mean < apply(foreign, careless).mean
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("helpful", [True, False])
 @pytest.mark.parametrize("count", [1, 3, 4, 17, 400])
 def test_a_gate_never_hurts_on_what_it_was_fitted_on(helpful, seed, count):
     some = evidence(helpful, count, seed)
-    found = fit(some)
+    found = fit(some, GENERAL_TEXT)
     assert apply(some, found.gate).mean <= some.nll.mean() + 1e-12
     assert found.mean <= some.nll.mean() + 1e-12
 
 
 def test_a_memory_that_knows_nothing_gets_no_gate():
     some = evidence(False)
-    assert fit(some).gate is None
-    assert fit(some).mean == pytest.approx(some.nll.mean())
+    assert fit(some, GENERAL_TEXT).gate is None
+    assert fit(some, GENERAL_TEXT).mean == pytest.approx(some.nll.mean())
 
 
 def test_a_memory_that_knows_is_believed_where_it_is_near():
-    found = fit(evidence(True))
+    found = fit(evidence(True), GENERAL_TEXT)
     assert found.gate is not None
     near, far = found.gate.weights(np.array([0.99, 0.25]))
     assert near > 0.3
@@ -52,7 +66,7 @@ def test_a_memory_that_knows_is_believed_where_it_is_near():
 
 def test_the_figure_is_of_gates_that_had_not_seen_the_token():
     some = evidence(True, 40, 3)
-    found = fit(some)
+    found = fit(some, GENERAL_TEXT)
     assert found.gate is not None
     folds = np.arange(40) * 4 // 40
     crossed = np.concatenate(
@@ -66,7 +80,10 @@ def fit_all(some):
     from device_agent.memory.gate import CERTAINTIES, SLOPES
 
     tried = [Gate(float(c), float(s)) for c in CERTAINTIES for s in SLOPES]
-    return min(tried, key=lambda gate: some.mixed(gate).mean())
+    return min(
+        tried,
+        key=lambda gate: some.mixed(gate).mean() + 0.5 * GENERAL_TEXT.mixed(gate).mean(),
+    )
 
 
 def test_tokens_without_weight_decide_nothing():
@@ -74,7 +91,8 @@ def test_tokens_without_weight_decide_nothing():
     silent = np.arange(len(some.nll)) % 2 == 0
     shouting = np.where(silent, 0, some.scored)
     changed = Evidence(np.where(silent, 50.0, some.nll), some.recalled, some.nearest, shouting)
-    assert fit(changed) == fit(Evidence(some.nll, some.recalled, some.nearest, shouting))
+    plain = Evidence(some.nll, some.recalled, some.nearest, shouting)
+    assert fit(changed, GENERAL_TEXT) == fit(plain, GENERAL_TEXT)
 
 
 def test_gates_come_back_from_json():
