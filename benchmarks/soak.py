@@ -135,9 +135,10 @@ class _Client:
             time.sleep(0.1)
         return answer
 
-    def _open(self) -> str | None:
+    def _open(self, prefix: str | None = None) -> str | None:
         taps = tuple(sorted(self._rng.sample(range(self._layers + 1), 2)))
-        asked = SessionRequest(Wants(taps, True, self._rng.random() < 0.5, 1, "f16"))
+        wants = Wants(taps, True, self._rng.random() < 0.5, 1, "f16")
+        asked = SessionRequest(wants, prefix=prefix)
         answer = self._ask("POST", "/v1/sessions", json=asked.to_json())
         return str(answer.json()["session"]) if answer.status_code == 201 else None
 
@@ -146,9 +147,8 @@ class _Client:
         content = versions.encode(Tokens(position, position, 1, ids))
         return self._ask("POST", f"/v1/sessions/{session}/step", content=content).is_success
 
-    def _walk(self, session: str) -> int:
+    def _walk(self, session: str, position: int = 0) -> int:
         """A prompt and some tokens; gives the position."""
-        position = 0
         for count in (self._rng.randint(1, self._positions // 8), 1, 1, 1):
             if not self._step(session, position, count):
                 break
@@ -163,6 +163,15 @@ class _Client:
     def _abandon(self) -> None:
         if session := self._open():
             self._walk(session)
+
+    def _behind_a_prefix(self) -> None:
+        """One of a few, which all clients share."""
+        ids = np.arange(self._rng.choice((40, 64, 100)), dtype=np.uint32)
+        content = versions.encode(Tokens(0, 0, 1, ids))
+        answer = self._ask("POST", "/v1/prefixes", content=content)
+        if answer.is_success and (session := self._open(answer.json()["prefix"])):
+            self._walk(session, len(ids))
+            self._ask("DELETE", f"/v1/sessions/{session}")
 
     def _crop(self) -> None:
         if session := self._open():
@@ -212,6 +221,7 @@ class _Client:
 BEHAVIOURS: tuple[Callable[[_Client], None], ...] = (
     _Client._polite,
     _Client._abandon,
+    _Client._behind_a_prefix,
     _Client._crop,
     _Client._flood,
     _Client._flood_features,
