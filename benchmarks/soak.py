@@ -11,10 +11,11 @@ import argparse
 import json
 import socket
 import statistics
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from random import Random
 from urllib.parse import urlsplit
 
@@ -84,20 +85,19 @@ def run(args: argparse.Namespace) -> Outcome:
 def _loose(crowd: list["_Client"], service: Cloud, seconds: float) -> list[int]:
     """Run all clients for so long; give the memory from the warm-up on, looked at now and then."""
     end = time.monotonic() + seconds
-    threads = [threading.Thread(target=client.run, args=(end,)) for client in crowd]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(seconds * WARM)
-        memory = [_rss(service)]
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, max(1.0, seconds / 20)))
-            memory.append(_rss(service))
-    finally:
-        for client in crowd:
-            client.stopped = True
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(len(crowd)) as threads:
+        running = [threads.submit(client.run, end) for client in crowd]
+        try:
+            time.sleep(seconds * WARM)
+            memory = [_rss(service)]
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, max(1.0, seconds / 20)))
+                memory.append(_rss(service))
+        finally:
+            for client in crowd:
+                client.stopped = True
+        for one in running:
+            one.result()  # a client that failed would have proved nothing
     return memory
 
 
@@ -119,7 +119,7 @@ class _Client:
 
     def run(self, end: float) -> None:
         """Behave badly until then."""
-        with self._http:
+        with closing(self._http):
             while time.monotonic() < end and not self.stopped:
                 behaviour = self._rng.choice(BEHAVIOURS)
                 self.counted[behaviour.__name__.strip("_")] += 1

@@ -47,7 +47,6 @@ def words(world):
     [
         ("exactness", {"identical", "prompts"}),
         ("overhead", {"ratio", "taps_overhead"}),
-        ("soak", {"errors_5xx", "rss_growth_mb", "sessions_left"}),
     ],
 )
 def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path, name, figures):
@@ -55,6 +54,15 @@ def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path,
     assert figures <= report.keys()
     assert figures <= report["results"].keys()
     assert all(figure in shown for figure in figures)
+
+
+def test_clients_that_behave_badly_leave_nothing_on_a_tiny_backbone(small_world, tmp_path):
+    report, _ = run("soak", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert (report["errors_5xx"], report["sessions_left"]) == (0, 0)
+    assert report["requests"] > 1000
+    statuses = report["results"]["statuses"]
+    assert {"200", "201", "204", "400", "404", "409", "413", "422"} <= statuses.keys()
+    assert len(report["results"]["behaviours"]) == 9
 
 
 def test_what_is_killed_on_a_tiny_backbone_goes_on_alike(small_world, tmp_path):
