@@ -13,7 +13,7 @@ from benchmarks.split import SplitModel, split_model
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """Same weights, same dtype, same number of threads; only one computes at a time."""
+    """The same model, the same number of threads; only one computes at a time."""
 
     cloud: Cloud
     split: SplitModel
@@ -21,12 +21,14 @@ class Arms:
 
 
 @contextmanager
-def arms(backbone: Backbone, dtype: str, threads: int, codec: str) -> Iterator[Arms]:
-    """Both arms of a backbone, ready to be asked."""
+def arms(
+    backbone: Backbone, weights: str, threads: int, codec: str, dtype: str | None = None
+) -> Iterator[Arms]:
+    """Both arms of a backbone, ready to be asked; ``dtype`` of the whole is ``weights`` if not said."""
     with (
         tempfile.TemporaryDirectory() as home,
-        cloud(backbone, dtype, threads) as service,
+        cloud(backbone, weights, threads) as service,
         split_model(Path(home), service.url, threads, codec) as split,
-        whole_model(backbone.folder, dtype, threads) as whole,
+        whole_model(backbone.folder, dtype or weights, threads) as whole,
     ):
         yield Arms(service, split, whole)

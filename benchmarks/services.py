@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -39,6 +40,11 @@ class Cloud:
 
     url: str
     process: "subprocess.Popen[bytes]"
+
+    def facts(self) -> dict[str, Any]:
+        """What it tells devices of its backbone."""
+        facts: dict[str, Any] = httpx.get(f"{self.url}/v1/backbone").raise_for_status().json()
+        return facts
 
     def cpu_seconds(self) -> float:
         """What the process has used since it started."""

@@ -47,6 +47,9 @@ def words(world):
     [
         ("exactness", {"identical", "prompts"}),
         ("overhead", {"ratio", "taps_overhead"}),
+        ("step", {"speedup_1", "speedup_1_f32", "bound_ratio"}),
+        ("serve", {"speedup_16", "speedup_16_f32", "stall"}),
+        ("soak", {"errors_5xx", "rss_growth_mb", "sessions_left"}),
     ],
 )
 def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path, name, figures):

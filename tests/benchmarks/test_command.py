@@ -12,6 +12,8 @@ def test_help_lists_every_benchmark(capsys):
         "exactness",
         "overhead",
         "training",
+        "step",
+        "serve",
         "survive",
         "soak",
     }

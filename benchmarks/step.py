@@ -1,0 +1,210 @@
+"""
+How fast is one session, and what do its weights lose?
+
+One device generates greedily through the cloud, its plugin and its own head included, against
+transformers.generate in one process on the same prompts, in turn: with the cloud's default weights
+against the faster dtype of transformers, and in f32 on both sides. Then the cloud's step by itself,
+as a multiple of the time in which this machine copies as many bytes as the layers' weights have.
+Last, for each kind of weights, what it loses against f32 of the same engine, whose texts are those
+of transformers (`python -m benchmarks exactness`).
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from benchmarks import texts
+from benchmarks.arms import Arms, arms
+from benchmarks.choices import KV_BYTES, compare
+from benchmarks.peer import WholeModel, whole_model
+from benchmarks.prompts import PROMPTS
+from benchmarks.report import Figure, Outcome, Rows, say
+from benchmarks.services import Backbone, pull
+from cloud_service.backbones.base import Span
+from cloud_service.backbones.engines import Choice, choose, start
+from cloud_service.backbones.lean.packs import Packs
+from cloud_service.backbones.pages import Cache
+from cloud_service.registry import Pulled, Registry
+from cloud_service.settings import load
+from protocol.messages import Wants
+
+NAME = "step"
+HELP = "tokens a second of one session against transformers; what each kind of weights loses"
+
+TEXTS, TEXT_TOKENS = 3, 512
+CODEC = "f16"
+"""The device's own."""
+_COPIED = 2**28
+_MATRICES = ("qkv", "output", "gate_up", "down")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the benchmark's own arguments."""
+    parser.add_argument("--prompts", type=int, default=5, help="prompts generated from")
+    parser.add_argument("--new-tokens", type=int, default=64, help="tokens generated for each")
+    parser.add_argument("--steps", type=int, default=60, help="steps timed by themselves")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Whole programs first, then the engine by itself."""
+    if args.quick:
+        args.prompts, args.new_tokens, args.steps = 2, 8, 10
+    documents = texts.load(args.text)[:TEXTS]
+    backbone = pull(args.backbone)
+    cache = load({}, os.environ).cache
+    pulled = Registry(cache).find(backbone.name)
+    fast, slow = ("auto", ("bf16", "f32")), ("f32", ("f32",))
+    speeds = [_speeds(args, backbone, *arm) for arm in (fast, slow)]
+    engine = _engine(args, pulled)
+    say("what each kind of weights loses")
+    losses = _losses(args, pulled, documents)
+    return Outcome(
+        figures=[
+            Figure(
+                "speedup_1",
+                speeds[0]["ratio"],
+                "tokens/s of one device ÷ transformers' faster dtype",
+                at_least=5,
+            ),
+            Figure("speedup_1_f32", speeds[1]["ratio"], "the same, both in f32", at_least=2),
+            Figure(
+                "bound_ratio",
+                engine["bound_ratio"],
+                "the cloud's step ÷ copying its weights' bytes",
+                at_most=4,
+            ),
+        ],
+        results={"speeds": speeds, "engine": engine, "choices": losses},
+        seeds=[],
+        settings={
+            "backbone": backbone.name,
+            "codec": CODEC,
+            "threads": args.threads,
+            "quick": args.quick,
+            "prompts": args.prompts,
+            "new_tokens": args.new_tokens,
+        },
+        tables=[_speed_table(speeds), _loss_table(losses)],
+    )
+
+
+def _speeds(
+    args: argparse.Namespace, backbone: Backbone, weights: str, dtypes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Medians over prompts of tokens a second, all arms in turn on each prompt."""
+    others = dtypes[1:]
+    with arms(backbone, weights, args.threads, CODEC, dtypes[0]) as both:
+        if not others:
+            return _in_turn(args, both, weights, {dtypes[0]: both.whole})
+        with whole_model(backbone.folder, others[0], args.threads) as second:
+            return _in_turn(args, both, weights, {dtypes[0]: both.whole, others[0]: second})
+
+
+def _in_turn(
+    args: argparse.Namespace, both: Arms, weights: str, wholes: dict[str, WholeModel]
+) -> dict[str, Any]:
+    say(f"one session: {weights} against transformers")
+    rates: dict[str, list[float]] = {name: [] for name in ("split", *wholes)}
+    for number in range(-1, args.prompts):
+        ids = both.split.ids(PROMPTS[number % len(PROMPTS)])
+        began = time.perf_counter()
+        both.split.generate(ids, args.new_tokens)
+        took = {"split": time.perf_counter() - began}
+        for name, whole in wholes.items():
+            took[name] = whole.ask("generate", ids=ids, new=args.new_tokens)["seconds"]
+        if number >= 0:  # the first warms everything up
+            for name, seconds in took.items():
+                rates[name].append(args.new_tokens / seconds)
+    medians = {name: statistics.median(one) for name, one in rates.items()}
+    fastest = max(medians[name] for name in wholes)
+    return {
+        "weights": both.split.facts.dtype,
+        "tokens_per_second": medians,
+        "ratio": medians["split"] / fastest,
+    }
+
+
+def _engine(args: argparse.Namespace, pulled: Pulled) -> dict[str, Any]:
+    """The engine's step in this process, and the machine's copying."""
+    settings = load({}, os.environ)
+    choice = choose(pulled.folder, "lean", "auto")
+    facts = pulled.record.facts(choice.weights)
+    lean = start(
+        choice, pulled, facts, cache=settings.cache, kv_bytes=KV_BYTES, threads=args.threads
+    )
+    layers = facts.layers
+    wants = Wants((layers // 4, layers // 2), True, False, 0, CODEC)
+    cache, one = Cache(lean.pool), np.ones(1, np.uint32)
+    lean.read([Span(cache, np.ones(64, np.uint32), 1, wants)])
+    took, copied = [], []
+    torch.set_num_threads(args.threads)
+    source, target = (
+        torch.zeros(_COPIED, dtype=torch.uint8),
+        torch.empty(_COPIED, dtype=torch.uint8),
+    )
+    for _ in range(args.steps):
+        began = time.perf_counter()
+        lean.read([Span(cache, one, 1, wants)])
+        took.append(time.perf_counter() - began)
+    for _ in range(10):
+        began = time.perf_counter()
+        target.copy_(source)
+        copied.append(time.perf_counter() - began)
+    cache.release()
+    step, bandwidth = statistics.median(took), 2 * _COPIED / statistics.median(copied)
+    size = _weight_bytes(pulled, choice)
+    return {
+        "weights": choice.weights,
+        "step_ms": 1e3 * step,
+        "weight_bytes": size,
+        "copy_bytes_per_second": bandwidth,
+        "bound_ratio": step / (size / bandwidth),
+    }
+
+
+def _weight_bytes(pulled: Pulled, choice: Choice) -> int:
+    packs = Packs(load({}, os.environ).cache)
+    arrays = packs.get(pulled.record.fingerprint, choice.weights, dict)
+    return sum(
+        array.nbytes for name, array in arrays.items() if name.partition(".")[0] in _MATRICES
+    )
+
+
+def _losses(
+    args: argparse.Namespace, pulled: Pulled, documents: Sequence[texts.Document]
+) -> list[dict[str, Any]]:
+    tokenizer = Tokenizer.from_file(str(pulled.tokenizer))
+    encoded = [tokenizer.encode(one.text, add_special_tokens=False).ids for one in documents]
+    length = min(TEXT_TOKENS, pulled.record.positions)
+    read = [np.array(ids[:length], np.uint32) for ids in encoded]
+    asked = [tokenizer.encode(prompt.text, add_special_tokens=False).ids for prompt in PROMPTS]
+    prompts = [np.array(ids, np.uint32) for ids in asked]
+    choices = [Choice("lean", weights) for weights in ("f32", "bf16", "int8", "int4")]
+    choices.append(Choice("general", "bf16"))
+    cache = load({}, os.environ).cache
+    return compare(pulled, choices, read, prompts, args.new_tokens, cache, args.threads)
+
+
+def _speed_table(speeds: list[dict[str, Any]]) -> Rows:
+    columns = ("weights", "device tok/s", "transformers bf16 tok/s", "transformers f32 tok/s")
+    rows = []
+    for one in speeds:
+        rates = one["tokens_per_second"]
+        rows.append([one["weights"], rates["split"], rates.get("bf16"), rates.get("f32")])
+    return Rows("one session", columns, rows)
+
+
+def _loss_table(losses: list[dict[str, Any]]) -> Rows:
+    columns = ("engine", "weights", "mean KL, nats", "perplexity, off by %", "texts unchanged")
+    rows = [
+        [o["engine"], o["weights"], o["kl"], 100 * o["perplexity_change"], o["unchanged"]]
+        for o in losses
+    ]
+    return Rows(f"against f32, {len(PROMPTS)} greedy texts", columns, rows)
