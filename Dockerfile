@@ -27,7 +27,8 @@ VOLUME /data
 
 FROM base AS cloud
 COPY --from=build-cloud /opt/sideplug /opt/sideplug
-ENV SIDEPLUG_CACHE=/data
+# Compiled kernels outlive the container like everything else that is made once.
+ENV SIDEPLUG_CACHE=/data NUMBA_CACHE_DIR=/data/compiled
 EXPOSE 8471
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8471/health', timeout=4)"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cloud_service.backbones.base import Span
+from cloud_service.backbones.lean.compiled import compiled
 from cloud_service.backbones.lean.engine import LeanBackbone
 from cloud_service.backbones.lean.packing import pack
 from cloud_service.backbones.lean.packs import Packs
@@ -237,3 +238,18 @@ def _probabilities(states):
     weights = np.exp(logits - logits.max(1, keepdims=True))
     np.put_along_axis(found, states.candidates.ids.astype(np.int64), weights, 1)
     return found / found.sum(1, keepdims=True)
+
+
+def test_kernels_are_compiled_where_nothing_can_be_written(monkeypatch, caplog):
+    def refuse(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr("numba.core.caching.FunctionCache.__init__", refuse)
+
+    def double(numbers):
+        numbers[0] *= 2
+
+    numbers = np.array([21])
+    compiled(double)(numbers)
+    assert numbers[0] == 42
+    assert "compiled anew at each start" in caplog.text

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from cloud_service.backbones.lean.activations import Codes, room_for_codes
 from cloud_service.backbones.lean.attention import Heads, attend, rotate_and_append
+from cloud_service.backbones.lean.compiled import compiled, digest_of_sources
 from cloud_service.backbones.lean.epilogue import ADD, GATE, WRITE
 from cloud_service.backbones.lean.matrices import Matrix
 from cloud_service.backbones.lean.norm import norm
 from cloud_service.backbones.lean.products import multiply, prepare
 from cloud_service.backbones.lean.sharing import done, ledger_of, take, wait
-from cloud_service.backbones.lean.sources import digest_of_sources
 
 _PHASES = 10
 """Phases of a layer."""
@@ -188,7 +188,7 @@ def _attend(layers, heads, batch, layer, room, store, ledger, phase):
 
 
 def _compiled(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @compiled
     def forward(layers, heads, batch, room, store, kept, ledger):
         """
         Read the tokens whose embeddings stand in ``room.x``; any number of threads call this at once.

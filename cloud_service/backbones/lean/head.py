@@ -7,6 +7,7 @@ import torch
 from numba import njit
 
 from cloud_service.backbones.lean.activations import room_for_codes
+from cloud_service.backbones.lean.compiled import compiled, digest_of_sources
 from cloud_service.backbones.lean.crew import Crew
 from cloud_service.backbones.lean.epilogue import WRITE
 from cloud_service.backbones.lean.matrices import PlainMatrix
@@ -23,7 +24,6 @@ from cloud_service.backbones.lean.simd import (
     sub,
     total,
 )
-from cloud_service.backbones.lean.sources import digest_of_sources
 from protocol.messages import Candidates, Floats
 
 ROWS = 64
@@ -91,7 +91,7 @@ def _log_sum_exp(values, start, width):
 
 
 def _compiled(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @compiled
     def logits_and_sums(matrix, states, codes, logits, sums, ledger):
         """Write the logits (T * V) of states (T * H), and the logarithm of their sums (T)."""
         if sources:
