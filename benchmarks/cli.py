@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import exactness, overhead, serve, soak, step, survive, training
+from benchmarks import exactness, overhead, quality, serve, soak, step, survive, training
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import usable_cores
 from benchmarks.report import Outcome, as_json, print_outcome, write_json
@@ -38,7 +38,7 @@ class Benchmark:
 
 BENCHMARKS = tuple(
     Benchmark(module.NAME, module.HELP, module.__doc__ or "", module.add_arguments, module.run)
-    for module in (exactness, overhead, training, step, serve, survive, soak)
+    for module in (exactness, overhead, training, quality, step, serve, survive, soak)
 )
 """What can be measured. To add one: a module and a name in this row."""
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json:
             write_json(as_json(benchmark.name, outcome), args.json)
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped; no report was written", file=sys.stderr)
         return INTERRUPTED
     except (BenchmarkError, OSError) as error:
         print(f"benchmark {benchmark.name}: {error}", file=sys.stderr)

@@ -1,5 +1,5 @@
 """
-The rival: PEFT LoRA on the whole backbone in one torch process.
+The rivals: PEFT LoRA on the whole backbone, or its last blocks in full, in one torch process.
 
 `python -m benchmarks.lora PLAN.json` carries out one plan and prints one JSON object. To train:
 the best epoch by validation is kept, and training stops when validation no longer falls. To
@@ -22,14 +22,24 @@ import psutil
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
-Window = dict[str, list[float]]
-"""``ids`` (T,) and ``scored`` (T - 1,): the loss weight of foreseeing each token but the first."""
+Window = dict[str, Any]
+"""
+``ids`` (T,) and ``scored`` (T - 1,): the loss weight of foreseeing each token but the first;
+``prefix``: how many of the first tokens are the personal prefix, of which none is scored.
+"""
 
 Windows = list[Window]
 
 PRECISIONS = ("f32", "bf16", "bf16-autocast")
-"""Of the backbone's weights; the adapters and their optimizer are f32 in each."""
+"""Of the backbone's weights; what is trained and its optimizer are f32 in each."""
+
+METHODS = ("lora", "blocks")
+"""LoRA on all linear layers; all weights of the last BLOCKS blocks."""
+
+BLOCKS = 4
+BLOCKS_FILE = "blocks.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,9 @@ class Plan:
 
     parts: tuple[str, ...] = ("test",)
     """Which windows are scored."""
+
+    method: str = "lora"
+    """What is trained: one of METHODS."""
 
     precision: str = "f32"
     threads: int = 1
@@ -88,7 +101,7 @@ def main(arguments: list[str]) -> int:
 
 def train(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
     """Trains and keeps the epoch that validates best. CPU seconds are of training steps alone."""
-    model = _with_lora(_backbone(plan), plan)
+    model = _trainable(_backbone(plan), plan)
     after_load = psutil.Process().memory_info().rss
     optimizer = torch.optim.AdamW(_trained(model), lr=plan.rate, weight_decay=0.0)
     order = random.Random(plan.seed)
@@ -117,7 +130,7 @@ def train(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
         print(_told(point), file=sys.stderr, flush=True)
         if best is None or point["validation_nll"] < best["validation_nll"]:
             best = point
-            model.save_pretrained(plan.adapter)
+            _save(model, plan)
         if epoch - best["epoch"] >= plan.patience or 0 < plan.steps <= step:
             break
     return {
@@ -134,7 +147,7 @@ def score(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
     """Mean negative log-likelihood in nats of each part's tokens, each window by itself."""
     model = _backbone(plan)
     if plan.adapter:
-        model = PeftModel.from_pretrained(model, plan.adapter)
+        model = _adapted(model, plan)
     found = {}
     for part in plan.parts:
         nll, tokens = _nll(model, windows[part], plan)
@@ -145,11 +158,21 @@ def score(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
 def _backbone(plan: Plan) -> torch.nn.Module:
     if plan.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, but is {plan.precision!r}")
+    if plan.method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, but is {plan.method!r}")
+    if plan.method == "blocks" and plan.precision == "bf16":
+        raise ValueError("blocks are trained in f32 weights: precision f32 or bf16-autocast")
     dtype = torch.float32 if plan.precision == "f32" else torch.bfloat16
     return transformers.AutoModelForCausalLM.from_pretrained(plan.folder, dtype=dtype).eval()
 
 
-def _with_lora(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
+def _trainable(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
+    if plan.method == "blocks":
+        model.requires_grad_(False)
+        for block in _last_blocks(model):
+            # f32 whatever the others are: small steps would be rounded away.
+            block.float().requires_grad_(True)
+        return model
     config = LoraConfig(
         r=plan.rank,
         lora_alpha=plan.alpha,
@@ -158,6 +181,30 @@ def _with_lora(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _last_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
+    return max(lists, key=len)[-BLOCKS:]
+
+
+def _save(model: torch.nn.Module, plan: Plan) -> None:
+    if plan.method == "lora":
+        model.save_pretrained(plan.adapter)
+        return
+    folder = Path(plan.adapter)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: one for name, one in model.named_parameters() if one.requires_grad},
+        folder / BLOCKS_FILE,
+    )
+
+
+def _adapted(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
+    if plan.method == "lora":
+        return PeftModel.from_pretrained(model, plan.adapter)
+    model.load_state_dict(load_file(Path(plan.adapter, BLOCKS_FILE)), strict=False)
+    return model
 
 
 def _trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -173,9 +220,18 @@ def _rate(plan: Plan, step: int, total: int) -> float:
 
 
 def _batches(windows: Windows, size: int, order: random.Random) -> Iterator[Windows]:
-    shuffled = order.sample(windows, len(windows))
-    for start in range(0, len(shuffled), size):
-        yield shuffled[start : start + size]
+    """All windows once, in an order of chance; those of one batch stand behind the same prefix."""
+    groups: dict[tuple[int, ...], Windows] = {}
+    for window in order.sample(windows, len(windows)):
+        groups.setdefault(tuple(window["ids"][: window["prefix"]]), []).append(window)
+    batches = [
+        group[start : start + size]
+        for group in groups.values()
+        for start in range(0, len(group), size)
+    ]
+    if len(groups) > 1:
+        order.shuffle(batches)
+    yield from batches
 
 
 def _step(
@@ -209,17 +265,54 @@ def _nll(model: torch.nn.Module, windows: Windows, plan: Plan) -> tuple[float, i
 
 def _losses(model: torch.nn.Module, batch: Windows, plan: Plan) -> tuple[torch.Tensor, int]:
     """Summed loss of the scored next tokens in the windows, and how many those are."""
+    logits_of = _logits_behind if batch[0]["prefix"] else _logits
+    prefix = batch[0]["prefix"]
     longest = max(len(window["ids"]) for window in batch)
-    # Causal attention never looks to the right, so what fills up a short window needs no mask.
-    ids = torch.tensor([_filled(window["ids"], longest) for window in batch])  # (B, T)
-    scored = torch.tensor([_filled(window["scored"], longest - 1) for window in batch])  # (B, T-1)
-    targets = ids[:, 1:].masked_fill(scored == 0, -100)
     with _arithmetic(plan.precision):
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # (B, T-1, V)
+        logits = logits_of(model, batch)[:, :-1]  # (B, T - 1, V)
+    rows = [_filled(window["ids"][prefix:], longest - prefix) for window in batch]
+    weights = [_filled(window["scored"][prefix:], longest - prefix - 1) for window in batch]
+    scored = torch.tensor(weights)  # (B, T - 1)
+    targets = torch.tensor(rows)[:, 1:].masked_fill(scored == 0, -100)
     loss = torch.nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="sum"
     )
     return loss, int((scored != 0).sum())
+
+
+def _logits(model: torch.nn.Module, batch: Windows) -> torch.Tensor:
+    """Of windows that stand alone, (B, T, V), short ones filled up at the end."""
+    longest = max(len(window["ids"]) for window in batch)
+    # Causal attention never looks to the right, so what fills up a short window needs no mask.
+    ids = torch.tensor([_filled(window["ids"], longest) for window in batch])  # (B, T)
+    return model(input_ids=ids, use_cache=False).logits
+
+
+def _logits_behind(model: torch.nn.Module, batch: Windows) -> torch.Tensor:
+    """
+    Of windows that stand behind one prefix of P tokens, without the prefix's own: (B, T, V).
+
+    One sequence, the prefix read once and the windows one after another: each sees the prefix and
+    itself, at the positions that it would have alone behind the prefix.
+    """
+    prefix = batch[0]["prefix"]
+    longest = max(len(window["ids"]) for window in batch) - prefix
+    rows = [_filled(window["ids"][prefix:], longest) for window in batch]
+    ids = torch.tensor([batch[0]["ids"][:prefix] + [i for row in rows for i in row]])  # (1, N)
+    window_of = torch.arange(len(batch)).repeat_interleave(longest)
+    owner = torch.cat([torch.full((prefix,), -1), window_of])  # (N,)
+    places = torch.arange(prefix, prefix + longest).repeat(len(batch))
+    positions = torch.cat([torch.arange(prefix), places])  # (N,)
+    seen = (owner[None, :] == -1) | (owner[:, None] == owner[None, :])
+    seen &= positions[None, :] <= positions[:, None]
+    logits = model(
+        input_ids=ids,
+        attention_mask=seen[None, None],
+        position_ids=positions[None],
+        use_cache=False,
+        logits_to_keep=longest * len(batch),
+    ).logits  # (1, B * T, V)
+    return logits.view(len(batch), longest, -1)
 
 
 def _filled(values: list[float], length: int) -> list[float]:

@@ -1,6 +1,6 @@
-"""The curves of a training benchmark as a picture."""
+"""Pictures of what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,7 @@ def draw_training(
         The picture's path.
 
     """
-    # Imported late: it takes a second, and the other benchmarks draw nothing.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _canvas(7.5, 4.5)
     axes = figure.add_subplot()
     for run in lora["runs"]:
         plan = run["plan"]
@@ -41,3 +36,55 @@ def draw_training(
     axes.legend()
     figure.savefig(path, dpi=130)
     return str(path)
+
+
+Series = Mapping[str, Mapping[Any, float]]
+"""Name of a line -> its points by place on the x axis."""
+
+
+def draw_panels(
+    path: Path, panels: Mapping[str, Series], x_label: str, y_label: str, log_x: bool = False
+) -> str:
+    """
+    Draws a panel beside another, each with the same kinds of lines.
+
+    Args:
+        path: Of the picture.
+        panels: By title.
+        x_label: For all.
+        y_label: For all.
+        log_x: Whether the x axis is logarithmic.
+
+    Returns:
+        The picture's path.
+
+    """
+    figure = _canvas(4.2 * len(panels) + 2.2, 4.2)
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, series) in zip(every, panels.items(), strict=True):
+        for name, points in series.items():
+            axes.plot(list(points), list(points.values()), "o-", label=name)
+        axes.set_title(title)
+        axes.set_xlabel(x_label)
+        if log_x:
+            axes.set_xscale("log")
+    every[0].set_ylabel(y_label)
+    names = {
+        label: line
+        for axes in every
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(names.values(), names.keys(), loc="outside right center")
+    figure.savefig(path, dpi=130)
+    return str(path)
+
+
+def _canvas(width: float, height: float) -> Any:
+    """An empty figure of a size in inches."""
+    # Imported late: it takes a second, and most benchmarks draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

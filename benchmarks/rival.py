@@ -1,5 +1,5 @@
 """
-The LoRA arm: which precision, which rate, then the chosen adapter's figures.
+The torch arms: which precision, which rate, then the chosen run's figures.
 
 Every choice is made on validation; the test is scored once, by the chosen adapter. Each run is a
 process of its own, so that its memory peak is the peak of one training and nothing else.
@@ -7,7 +7,7 @@ process of its own, so that its memory peak is the peak of one training and noth
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,13 @@ from typing import Any
 from benchmarks.processes import Measured, measured
 from benchmarks.report import say
 
-PRECISIONS = ("f32", "bf16", "bf16-autocast")
+PRECISIONS = {
+    "lora": ("f32", "bf16", "bf16-autocast"),
+    "blocks": ("f32", "bf16-autocast"),
+}
 RATES = (3e-4, 1e-3, 3e-3)
+BLOCK_RATES = (3e-5, 1e-4, 3e-4)
+"""Full weights bear smaller steps than adapters."""
 TRIAL_STEPS = 10
 
 HAIR = 0.02
@@ -26,9 +31,20 @@ CALM = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that spin while they wait would be charged to LoRA as CPU seconds, up to fourfold."""
 
 
+Finding = dict[str, Any]
+
+Keep = Callable[[str, Callable[[], Finding]], Finding]
+"""Gives the finding of that name, and has it made only where it is not kept yet."""
+
+
+def keep_nothing(_name: str, make: Callable[[], Finding]) -> Finding:
+    """For runs that are short enough to be done in one go."""
+    return make()
+
+
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """What all LoRA runs of one benchmark share."""
+    """What all runs of one torch arm share."""
 
     folder: Path
     """The backbone."""
@@ -40,12 +56,30 @@ class Rival:
     threads: int
     epochs: int
     batch: int
+    method: str = "lora"
+    """One of benchmarks.lora.METHODS."""
 
-    def train(self, name: str, **choices: Any) -> dict[str, Any]:
+    title: str = "LoRA"
+    """Names the arm to the person who waits."""
+
+    keep: Keep = keep_nothing
+
+    def train(self, name: str, **choices: Any) -> Finding:
         """One training run; its findings, with what the process cost."""
-        say(f"LoRA, {name}")
+        return self.keep(name, lambda: self._train(name, choices))
+
+    def score(self, adapter: str, parts: Sequence[str]) -> Finding:
+        """NLL of parts, in f32 whatever it was trained in; "" is the frozen backbone."""
+        place = str(self.workspace / adapter) if adapter else ""
+        plan = {"task": "score", "method": self.method, "adapter": place, "parts": list(parts)}
+        name = f"score-{adapter or 'frozen'}"
+        return self.keep(name, lambda: self._carry_out(name, plan).answer)
+
+    def _train(self, name: str, choices: dict[str, Any]) -> Finding:
+        say(f"{self.title}, {name}")
         plan = {
             "task": "train",
+            "method": self.method,
             "adapter": str(self.workspace / name),
             "epochs": self.epochs,
             "batch": self.batch,
@@ -58,12 +92,6 @@ class Rival:
             "process_cpu_seconds": done.cpu_seconds,
         }
 
-    def score(self, adapter: str, parts: Sequence[str]) -> dict[str, Any]:
-        """NLL of parts, in f32 whatever it was trained in; "" is the frozen backbone."""
-        place = str(self.workspace / adapter) if adapter else ""
-        plan = {"task": "score", "adapter": place, "parts": list(parts)}
-        return self._carry_out(f"score-{adapter or 'frozen'}", plan).answer
-
     def _carry_out(self, name: str, plan: dict[str, Any]) -> Measured:
         file = self.workspace / f"{name}.json"
         shared = {
@@ -75,27 +103,31 @@ class Rival:
         return measured([sys.executable, "-m", "benchmarks.lora", str(file)], CALM)
 
 
-def lora_arm(
-    rival: Rival, rates: Sequence[float], seeds: Sequence[int], steps: int
+def fastest_precision(rival: Rival, seed: int, steps: int) -> tuple[str, list[Finding]]:
+    """The precision to train in, and the trials of ``steps`` steps that say so."""
+    trials = [
+        rival.train(f"trial-{precision}", precision=precision, steps=steps, seed=seed)
+        for precision in PRECISIONS[rival.method]
+    ]
+    return fastest(trials), trials
+
+
+def torch_arm(
+    rival: Rival, precision: str, rates: Sequence[float], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """
-    Chooses, trains, and scores.
+    Chooses a rate, trains, and scores.
 
     Args:
         rival: What the runs share.
+        precision: Of the backbone's weights.
         rates: Peak learning rates to choose from.
-        seeds: The first makes the choices; the chosen setting is trained again with the others.
-        steps: Training steps of each precision's trial.
+        seeds: The first makes the choice; the chosen rate is trained again with the others.
 
     Returns:
-        The chosen setting, a row of figures for each seed, and every trial and run.
+        The chosen setting, a row of figures for each seed, and every run.
 
     """
-    trials = [
-        rival.train(f"trial-{precision}", precision=precision, steps=steps, seed=seeds[0])
-        for precision in PRECISIONS
-    ]
-    precision = fastest(trials)
     runs = {
         rate: rival.train(f"rate-{rate:g}", precision=precision, rate=rate, seed=seeds[0])
         for rate in rates
@@ -103,19 +135,13 @@ def lora_arm(
     rate = min(runs, key=lambda one: runs[one]["best"]["validation_nll"])
     chosen = [_scored(rival, f"rate-{rate:g}", runs[rate], seeds[0])]
     for seed in seeds[1:]:
-        name = f"seed-{seed}"
+        name = f"seed-{seed}-rate-{rate:g}"
         run = rival.train(name, precision=precision, rate=rate, seed=seed)
         chosen.append(_scored(rival, name, run, seed))
-    return {
-        "precision": precision,
-        "rate": rate,
-        "seeds": chosen,
-        "trials": trials,
-        "runs": list(runs.values()),
-    }
+    return {"precision": precision, "rate": rate, "seeds": chosen, "runs": list(runs.values())}
 
 
-def fastest(trials: Sequence[dict[str, Any]]) -> str:
+def fastest(trials: Sequence[Finding]) -> str:
     """The precision with the fewest CPU seconds whose validation is within a hair of the best."""
     best = min(trial["best"]["validation_nll"] for trial in trials)
     good = [trial for trial in trials if trial["best"]["validation_nll"] <= best + HAIR]
@@ -123,7 +149,7 @@ def fastest(trials: Sequence[dict[str, Any]]) -> str:
     return str(quick["plan"]["precision"])
 
 
-def _scored(rival: Rival, adapter: str, run: dict[str, Any], seed: int) -> dict[str, Any]:
+def _scored(rival: Rival, adapter: str, run: Finding, seed: int) -> Finding:
     test = rival.score(adapter, ["test"])["test"]
     return {
         "seed": seed,

@@ -21,6 +21,9 @@ CLOUD = (sys.executable, "-c", "import sys; from cloud_service.cli import main; 
 DEVICE = (sys.executable, "-c", "import sys; from device_agent.cli import main; sys.exit(main())")
 """The console scripts, by import: they need not be on the path."""
 
+FEATURES = "features"
+"""The device's own name of that folder."""
+
 READY_SECONDS = 600.0
 """How long the cloud may load; a cold disk is slow."""
 
@@ -79,6 +82,15 @@ class Device:
         if self.prefix is not None:
             settings["SIDEPLUG_PREFIX"] = str(self.prefix)
         return measured([*self.command, *words, "--json"], settings)
+
+
+def share_features(home: Path, folder: Path) -> None:
+    """Lets a home keep its features in a folder that other homes use too: each text is fetched once."""
+    home.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    link = home / FEATURES
+    if not link.is_symlink():
+        link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
 def pull(source: str) -> Backbone:

@@ -19,6 +19,12 @@ from benchmarks.errors import TextError
 PRESIDENT = "Ulysses S. Grant"
 """Whose addresses are the built-in private text; a full name of the package's table."""
 
+PEOPLE = (PRESIDENT, "Theodore Roosevelt", "William J. Clinton")
+"""Three people of three ages with 60,000 tokens or more."""
+
+OTHERS = ("George Washington", "Abraham Lincoln", "Calvin Coolidge", "Barack Obama")
+"""Whose text is general to all of PEOPLE."""
+
 TRAINING_TOKENS = 20_000
 HELD_OUT_TOKENS = 5_000
 """Wanted for validation, and again for the test."""

@@ -25,7 +25,7 @@ from benchmarks import texts
 from benchmarks.errors import ArmsDisagree
 from benchmarks.picture import draw_training
 from benchmarks.report import Figure, Outcome, Rows, say
-from benchmarks.rival import RATES, TRIAL_STEPS, Rival, lora_arm
+from benchmarks.rival import RATES, TRIAL_STEPS, Rival, fastest_precision, torch_arm
 from benchmarks.services import Backbone, Cloud, Device, cloud, pull
 from benchmarks.windows import Prepared, prepare
 from device_agent.link import Link
@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> Outcome:
         say("frozen backbone")
         frozen = rival.score("", ["validation", "test"])
         _require_agreement(frozen["test"], ours[0])
-        lora = lora_arm(rival, args.lora_rates, seeds, trial_steps)
+        precision, trials = fastest_precision(rival, seeds[0], trial_steps)
+        lora = {**torch_arm(rival, precision, args.lora_rates, seeds), "trials": trials}
     results = _results(frozen, lora, ours, bare, prepared)
     if args.json:
         results["picture"] = draw_training(args.json.with_suffix(".png"), frozen, lora, ours)

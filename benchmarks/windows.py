@@ -10,6 +10,7 @@ from benchmarks.texts import Document, Split, cut
 from device_agent.corpus import tokens_of
 from device_agent.examples import Encoded, Example
 from device_agent.link import Link
+from device_agent.prefix import behind, crossed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,31 @@ class Prepared:
 
     def write_windows(self, path: Path) -> None:
         """Writes every part as benchmarks.lora reads it."""
-        plain = {part: [_plain(window) for window in found] for part, found in self.windows.items()}
-        path.write_text(json.dumps(plain), encoding="utf-8")
+        _write(path, self.windows)
+
+    def write_windows_behind(self, path: Path, budget: int) -> int:
+        """
+        Writes every part behind a personal prefix, as the device puts its own there.
+
+        Each half of the training windows stands behind some of the other half, all else behind the
+        newest training text.
+
+        Args:
+            path: The file.
+            budget: Most tokens of a prefix.
+
+        Returns:
+            Tokens of the prefix; 0 when there is too little text for one.
+
+        """
+        prefix, training = crossed(self.windows["training"], budget)
+        others = {
+            part: [behind(window, prefix) for window in found]
+            for part, found in self.windows.items()
+            if part != "training"
+        }
+        _write(path, {"training": training, **others})
+        return len(prefix)
 
 
 def prepare(link: Link, documents: Sequence[Document], training: int, held_out: int) -> Prepared:
@@ -61,5 +85,14 @@ def prepare(link: Link, documents: Sequence[Document], training: int, held_out: 
     return Prepared(parts, cuts)
 
 
-def _plain(window: Encoded) -> dict[str, list[float]]:
-    return {"ids": window.ids.tolist(), "scored": window.scored.tolist()}
+def _write(path: Path, parts: Mapping[str, Sequence[Encoded]]) -> None:
+    plain = {part: [_plain(window) for window in found] for part, found in parts.items()}
+    path.write_text(json.dumps(plain), encoding="utf-8")
+
+
+def _plain(window: Encoded) -> dict[str, Any]:
+    return {
+        "ids": window.ids.tolist(),
+        "scored": window.scored.tolist(),
+        "prefix": window.prefix,
+    }

@@ -84,6 +84,28 @@ def test_the_arms_of_training_score_the_same_tokens(small_world, tmp_path):
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_path):
+    where = ("--results", str(tmp_path / "kept"))
+    file = tmp_path / "it.json"
+    report, _ = run("quality", file, *words(small_world), *where, cache=small_world[1])
+    arms = report["results"]["arms"]["mine"]["2000"]
+    assert {"frozen", "prefix", "plugin", "everything", "LoRA", "LoRA + prefix", "blocks"} <= set(
+        arms
+    )
+    assert arms["everything"]["test_nll"] < arms["frozen"]["test_nll"]
+    assert {
+        "gain_share_min",
+        "gain_share_min_2000",
+        "gain_share_with_prefix_min",
+        "harm_max",
+    } <= set(report)
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}
+    again, _ = run("quality", file, *words(small_world), *where, cache=small_world[1])
+    assert again["results"] == report["results"]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
 @pytest.mark.parametrize(
     ("interrupt", "code"),
     [

@@ -14,6 +14,7 @@ def test_help_lists_every_benchmark(capsys):
         "training",
         "step",
         "serve",
+        "quality",
         "survive",
         "soak",
     }

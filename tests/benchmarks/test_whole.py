@@ -74,4 +74,4 @@ def test_lora_scores_windows_like_plain_cross_entropy(folder):
 
 
 def _window(ids):
-    return {"ids": ids, "scored": [1.0] * (len(ids) - 1)}
+    return {"ids": ids, "scored": [1.0] * (len(ids) - 1), "prefix": 0}
