@@ -104,10 +104,9 @@ def _prepared(
 
 
 def _speaking(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The figures of what speaks: everything there is."""
-    found: dict[str, Any] = next(
-        evaluation[part] for part in ("whole", "plugin", "base") if part in evaluation
-    )
+    """The figures of what speaks."""
+    parts = (evaluation["speaks"], "plugin", "base")
+    found: dict[str, Any] = next(evaluation[part] for part in parts if part in evaluation)
     return found
 
 

@@ -32,7 +32,7 @@ def show(lesson: Lesson, outcome: Outcome, folder: Path) -> None:
 
 def _results(outcome: Outcome) -> Table:
     table = Table("", "before", "after", title="What changed", title_justify="left")
-    base, plugin = outcome.evaluation["base"], outcome.evaluation["whole"]
+    base, plugin = outcome.evaluation["base"], outcome.evaluation[outcome.evaluation["speaks"]]
     table.add_row(
         "perplexity on held-out writing", f"{base['perplexity']:.1f}", f"{plugin['perplexity']:.1f}"
     )
@@ -84,7 +84,7 @@ def _draw(outcome: Outcome, path: Path) -> None:
     )
     curve.set(title="Loss on the device", xlabel="epoch", ylabel="nats per token")
     curve.legend(frameon=False)
-    base, plugin = outcome.evaluation["base"], outcome.evaluation["whole"]
+    base, plugin = outcome.evaluation["base"], outcome.evaluation[outcome.evaluation["speaks"]]
     names, before, after = ["perplexity"], [base["perplexity"]], [plugin["perplexity"]]
     if outcome.before.right is not None and outcome.after.right is not None:
         names.append("facts right, %")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,12 @@ Floats = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
 
+Part = Literal["prefix", "memory", "plugin", "whole"]
+"""What may speak: the frozen backbone behind the prefix, with the memory, with the plugin, with both."""
+
+PARTS: tuple[Part, ...] = ("prefix", "memory", "plugin", "whole")
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Mean negative log-likelihoods per scored token, natural logarithm; None for parts that are not there."""
@@ -42,10 +49,20 @@ class Evaluation:
     whole: float | None = None
     """Of everything together."""
 
+    def of(self, part: Part) -> float | None:
+        """The figure of one part."""
+        return {
+            "prefix": self.prefix,
+            "memory": self.memory,
+            "plugin": self.plugin,
+            "whole": self.whole,
+        }[part]
+
     @property
-    def speaking(self) -> float | None:
-        """Of the plugin as it speaks: with the memory where there is one."""
-        return self.plugin if self.whole is None else self.whole
+    def best(self) -> Part:
+        """What foresees best; of equals the one that takes least."""
+        found = [(nll, part) for part in PARTS if (nll := self.of(part)) is not None]
+        return min(found, key=lambda one: one[0])[1] if found else "plugin"
 
     def to_json(self) -> dict[str, object]:
         """``{"tokens", "base": {"nll", "perplexity"}, "prefix": {…}, …}``, what there is."""

@@ -14,12 +14,18 @@ from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
 from device_agent.course import Progress, Trained
 from device_agent.errors import DeviceError
-from device_agent.evaluate import Evaluation, compare, weigh
+from device_agent.evaluate import Evaluation, Part, compare, weigh
 from device_agent.examples import WINDOW
 from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.link import Link
-from device_agent.memory.file import MemoryFile, source_of, write_memory
+from device_agent.memory.file import (
+    DamagedMemory,
+    ForeignMemory,
+    MemoryFile,
+    source_of,
+    write_memory,
+)
 from device_agent.memory.gate import NO_GATES, Gates
 from device_agent.memory.making import basis_of, parts_of
 from device_agent.memory_release import release_memory, return_large_blocks
@@ -53,38 +59,46 @@ class NothingToLearn(DeviceError):
         super().__init__("there is nothing to learn from yet")
 
 
+IN_WORDS = {
+    "prefix": "your prefix, without plugin and memory,",
+    "memory": "your memory, without the plugin,",
+    "plugin": "your plugin, without the memory,",
+    "whole": "your plugin with the memory",
+}
+"""The parts of a version that may speak."""
+
+
 class Verdict(NamedTuple):
     """Whether a new version may speak, and why, in words."""
 
+    speaks: Part
+    """What of it would speak: a part that does not help rests."""
+    after: float
+    """Negative log-likelihood of the held-out tokens by that."""
     better: bool
     reason: str
 
 
-def judge(after: Evaluation, before: float | None) -> Verdict:
-    """A new version speaks when nothing simpler foresees the held-out tokens as well, nor the old version.
+def judge(evaluation: Evaluation, before: float | None) -> Verdict:
+    """A new version may speak when its best part foresees the held-out tokens better than what speaks now.
 
     Args:
-        after: Of the new one, part by part.
-        before: Negative log-likelihood by the one that speaks now, where it can be compared.
+        evaluation: Of the new one, part by part.
+        before: Negative log-likelihood by the version that speaks now, where it can be compared.
     """
-    found = _speaking(after)
-    rivals = {
-        "the frozen backbone alone": after.base,
-        "your prefix alone": after.prefix,
-        "your memory without the plugin": after.memory,
-        "the version that speaks now": before,
-    }
+    speaks = evaluation.best
+    after = _nll(evaluation, speaks)
+    rivals = {"the frozen backbone": evaluation.base, "the version that speaks now": before}
     known = {name: nll for name, nll in rivals.items() if nll is not None}
-    best = min(known, key=lambda name: known[name])
-    if found < known[best]:
-        reason = f"{found:.4f} nats a token; next best is {best} with {known[best]:.4f}"
-        return Verdict(True, reason)
-    return Verdict(False, f"{best} has {known[best]:.4f} nats a token, the new version {found:.4f}")
+    rival = min(known, key=lambda name: known[name])
+    better = after < known[rival]
+    told = f"{IN_WORDS[speaks]} has {after:.4f} nats a token, {rival} {known[rival]:.4f}"
+    return Verdict(speaks, after, better, told)
 
 
-def harm(general: Evaluation) -> float:
+def harm(general: Evaluation, speaks: Part) -> float:
     """By how much more nats text costs that is nobody's own, as a share of the frozen backbone's."""
-    return _speaking(general) / general.base - 1
+    return _nll(general, speaks) / general.base - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ class Lesson:
     @property
     def after(self) -> float:
         """Negative log-likelihood of the held-out tokens by what was trained, as it would speak."""
-        return _speaking(self.evaluation)
+        return self.verdict.after
 
     def to_json(self) -> dict[str, object]:
         """As ``sideplug train --json`` prints it; seconds and bytes."""
@@ -122,6 +136,7 @@ class Lesson:
         return {
             "version": self.version and self.version.version,
             "promoted": self.promoted,
+            "speaks": self.verdict.speaks,
             "reason": self.verdict.reason,
             "ending": self.trained.ending,
             "resumed": self.trained.resumed,
@@ -134,7 +149,7 @@ class Lesson:
                 "before": self.before,
                 "after": self.after,
             },
-            "harm": harm(self.general),
+            "harm": harm(self.general, self.verdict.speaks),
             "epochs": course.epoch,
             "best_epoch": course.best_epoch,
             "steps": self.trained.steps,
@@ -230,6 +245,7 @@ def _train(
                 "window": WINDOW,
                 "options": asdict(options),
                 "memory": judged.gates.to_json(),
+                "speaks": judged.verdict.speaks,
             }
             version = plugins.add(
                 kit.manifest,
@@ -310,7 +326,7 @@ def _before(
 ) -> float | None:
     """How the plugin that speaks now does on the held-out tokens.
 
-    None when it reads other features, or may have learned from what is held out now.
+    None when it reads other features, may have learned from what is held out now, or has lost its memory.
     """
     if current is None or current.kit_id != kit.manifest.id:
         return None
@@ -319,8 +335,12 @@ def _before(
         return None
     plugin = SidePlugin(kit, current.weights(), threads)
     # Its gates are chosen anew: chosen on this very text, its own would have an advantage.
-    memory = current.memory() if current.gates.plugin is not None else None
-    return _speaking(_weighed(kit, head, corpus, plugin, current.prefix, memory)[0])
+    try:
+        memory = current.memory()
+    except (DamagedMemory, ForeignMemory):
+        return None
+    evaluation, _ = _weighed(kit, head, corpus, plugin, current.prefix, memory)
+    return _nll(evaluation, current.speaks)
 
 
 def _weighed(
@@ -343,9 +363,10 @@ def _card(judged: _Judged, trained: Trained, corpus: Corpus) -> dict[str, object
     return {
         "evaluation": judged.evaluation.to_json(),
         "general": judged.general.to_json(),
-        "harm": harm(judged.general),
+        "harm": harm(judged.general, judged.verdict.speaks),
         "before": judged.before,
         "better": judged.verdict.better,
+        "speaks": judged.verdict.speaks,
         "reason": judged.verdict.reason,
         "training": {
             "windows": len(corpus.split.training),
@@ -374,8 +395,10 @@ def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _speaking(evaluation: Evaluation) -> float:
-    return float("inf") if evaluation.speaking is None else evaluation.speaking
+def _nll(evaluation: Evaluation, speaks: Part) -> float:
+    """Of what speaks; of the plugin alone where there is no memory any more."""
+    found = [evaluation.of(speaks), evaluation.plugin]
+    return next((nll for nll in found if nll is not None), float("inf"))
 
 
 def _plan_in_words(corpus: Corpus, path: Path, run: str) -> str:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from device_agent.atomic import make_folder, replace_folder, temporary_folder, write_whole
 from device_agent.errors import DeviceError
+from device_agent.evaluate import PARTS, Part
 from device_agent.kits import WrongBackbone
 from device_agent.memory.file import MemoryFile, source_of
 from device_agent.memory.gate import Gates
@@ -114,6 +115,16 @@ class PluginVersion:
             return Gates.from_json(told if isinstance(told, dict) else {})
         except ValueError as error:
             raise DamagedPlugin(self.folder / CONFIG, str(error)) from error
+
+    @property
+    def speaks(self) -> Part:
+        """What of it speaks. Raises DamagedPlugin."""
+        about = self.config.get("sideplug")
+        told = about.get("speaks", "whole") if isinstance(about, dict) else "whole"
+        for part in PARTS:
+            if told == part:
+                return part
+        raise DamagedPlugin(self.folder / CONFIG, f"it has no part {told!r}")
 
     @property
     def memory_path(self) -> Path:

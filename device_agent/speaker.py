@@ -56,7 +56,9 @@ class Speaker:
         threads = link.settings.threads
         self.tokenizer = link.tokenizer()
         self._head = Head(kit, threads)
-        self._plugin = None if version is None else SidePlugin(kit, version.weights(), threads)
+        # What was found not to help rests: then no taps have to travel either.
+        corrects = version is not None and version.speaks in ("plugin", "whole")
+        self._plugin = SidePlugin(kit, version.weights(), threads) if version and corrects else None
         self._prefix: list[int] = [] if version is None else version.prefix.tolist()
         remembered = version if link.settings.memory == "on" else None
         self._memory = None if remembered is None else _memory_of(remembered)
@@ -170,7 +172,9 @@ class Speaker:
 
 def _memory_of(version: PluginVersion) -> GatedMemory | None:
     """What the version remembers, where that helps it."""
-    gate, memory = version.gates.plugin, version.memory()
+    gates = {"memory": version.gates.alone, "whole": version.gates.plugin}
+    gate = gates.get(version.speaks)
+    memory = None if gate is None else version.memory()
     return None if gate is None or memory is None else GatedMemory(memory, gate)
 
 

@@ -78,7 +78,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _tell(args: argparse.Namespace, version: PluginVersion | None, found: Evaluation) -> None:
     if args.json:
-        print_json({**found.to_json(), "version": version and version.version})
+        who = {"version": version and version.version, "speaks": version and version.speaks}
+        print_json({**found.to_json(), **who})
         return
     if version is not None:
         print(f"version {version.version}")

@@ -48,14 +48,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def _status(args: argparse.Namespace, link: Link) -> None:
     version = PluginStore(link.settings.home).current()
     memory = None if version is None else version.memory()
-    gate = None if version is None else version.gates.plugin
+    helps = version is not None and version.speaks in ("memory", "whole")
     on = link.settings.memory == "on"
     size = version.memory_path.stat().st_size if version and memory else 0
     told = {
         "setting": link.settings.memory,
         "version": version and version.version,
-        "speaks": on and memory is not None and gate is not None,
-        "gate": gate and gate.to_json(),
+        "speaks": on and memory is not None and helps,
+        "gates": version and version.gates.to_json(),
         "examples": len(memory.examples) if memory else 0,
         "rows": len(memory.tokens) if memory else 0,
         "bytes": size,
@@ -67,7 +67,7 @@ def _status(args: argparse.Namespace, link: Link) -> None:
     else:
         rows, examples = told["rows"], told["examples"]
         print(f"version {told['version']} remembers {rows} tokens of {examples} examples")
-        print(f"on disk {in_words(size)}; {_taking_part(on, gate is not None)}")
+        print(f"on disk {in_words(size)}; {_taking_part(on, helps)}")
 
 
 def _taking_part(on: bool, helps: bool) -> str:

@@ -81,7 +81,7 @@ def _show(args: argparse.Namespace, store: PluginStore) -> None:
     if args.json:
         print_json(told)
         return
-    for name in ("version", "recipe", "backbone", "bytes", "folder"):
+    for name in ("version", "recipe", "backbone", "speaks", "bytes", "folder"):
         print(f"{name:10} {told[name]}")
     card = version.card
     for line in parts_in_words(card.get("evaluation"), card.get("general")):
@@ -126,7 +126,8 @@ def _row(version: PluginVersion, current: PluginVersion | None) -> dict[str, obj
         "backbone": version.config.get("base_model_name_or_path"),
         "recipe": about.get("recipe") if isinstance(about, dict) else None,
         "fingerprint": version.fingerprint,
-        "nll": nll_of(evaluation, "whole") or nll_of(evaluation, "plugin"),
+        "speaks": version.speaks,
+        "nll": nll_of(evaluation, version.speaks) or nll_of(evaluation, "plugin"),
         "base_nll": nll_of(evaluation, "base"),
     }
 

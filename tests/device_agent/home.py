@@ -82,13 +82,18 @@ def toy_home(folder: Path, limit: int = 64) -> Iterator[tuple[ToyCloud, Settings
 
 
 def add_plugin(
-    settings: Settings, manifest: KitManifest, token: int, prefix: tuple[int, ...] = ()
+    settings: Settings,
+    manifest: KitManifest,
+    token: int,
+    prefix: tuple[int, ...] = (),
+    speaks: str = "plugin",
 ) -> str:
     """A plugin that draws every answer to one token; it is the current one from now on."""
     scale = np.zeros(HIDDEN, np.float32)
     scale[token] = 9
     plugins = PluginStore(settings.home)
     ids = np.array(prefix, dtype=np.uint32)
-    version = plugins.add(manifest, {"scale": scale}, {"codec": "f32"}, ids, {}, [])
+    about = {"codec": "f32", "speaks": speaks}
+    version = plugins.add(manifest, {"scale": scale}, about, ids, {}, [])
     plugins.use(version.version)
     return version.version

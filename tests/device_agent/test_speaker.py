@@ -47,6 +47,15 @@ def test_a_plugin_speaks_and_the_base_can_be_asked_beside_it(toy):
             assert say(speaker, "dc", base=True) == "def"
 
 
+def test_a_plugin_that_does_not_help_rests_and_no_taps_travel(toy):
+    cloud, settings = toy
+    add_plugin(settings, cloud.manifest, token=20, speaks="prefix")
+    with Link(settings) as link:
+        with Speaker(link, PluginStore(settings.home).current()) as speaker:
+            assert cloud.backbone.sessions["s0"][1].layers == ()
+            assert say(speaker, "dc") == "def"
+
+
 def test_a_plugin_for_another_backbone_is_refused_before_anything_is_fetched(toy):
     cloud, settings = toy
     add_plugin(settings, cloud.manifest, token=20)

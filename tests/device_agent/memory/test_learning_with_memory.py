@@ -12,7 +12,7 @@ from device_agent.evaluate import Evaluation
 from device_agent.examples import Example
 from device_agent.learning import harm, judge, learn
 from device_agent.link import STORE, Link
-from device_agent.memory.file import ForeignMemory
+from device_agent.memory.file import DamagedMemory, ForeignMemory
 from device_agent.plugins import PluginStore
 from device_agent.remembering import NoMemory, NoSuchExample, catch_up, forget_examples
 from device_agent.store import Store
@@ -56,8 +56,7 @@ def learned(world):
     _, settings = world
     give(settings, Example(text=ALPHABET))
     lesson = train(settings)
-    # The alphabet is what a memory knows best of all; that the plugin adds to it is not asked here.
-    PluginStore(settings.home).use(lesson.version.version)
+    assert lesson.promoted
     return settings, lesson
 
 
@@ -68,9 +67,11 @@ def test_every_part_is_on_the_card(learned):
     assert set(parts) == {"tokens", "base", "memory", "plugin", "whole"}
     assert parts["memory"]["nll"] < parts["base"]["nll"] - 1, "what came after a letter comes again"
     assert parts["whole"]["nll"] < parts["plugin"]["nll"]
-    assert parts["whole"]["nll"] == lesson.after
+    assert min(part["nll"] for part in list(parts.values())[1:]) == lesson.after
+    assert parts[card["speaks"]]["nll"] == lesson.after
+    assert current(settings).speaks == card["speaks"]
     assert set(card["general"]) == set(parts)
-    assert card["harm"] == pytest.approx(harm(lesson.general))
+    assert card["harm"] == pytest.approx(harm(lesson.general, lesson.verdict.speaks))
     assert card["better"] == lesson.promoted
     assert card["reason"] == lesson.verdict.reason
     told = json.loads(json.dumps(lesson.to_json()))
@@ -94,6 +95,17 @@ def test_the_same_training_judges_itself_as_equal(learned):
     assert not again.promoted
 
 
+def test_a_memory_that_was_damaged_is_made_anew_by_training(learned):
+    settings, _ = learned
+    current(settings).memory_path.write_bytes(b"SPMM")
+    with pytest.raises(DamagedMemory):
+        current(settings).memory()
+    lesson = train(settings)
+    assert lesson.before is None
+    assert lesson.promoted
+    assert len(current(settings).memory().tokens) > 400
+
+
 def test_without_a_memory_the_plugin_stands_alone(world):
     _, settings = world
     give(settings, Example(text=ALPHABET))
@@ -108,31 +120,34 @@ def test_without_a_memory_the_plugin_stands_alone(world):
 FIGURES = {"base": 3.0, "prefix": 2.9, "memory": 2.8, "plugin": 2.75, "whole": 2.7}
 
 
-def test_what_is_better_than_all_that_is_simpler_may_speak():
-    verdict = judge(Evaluation(9, **FIGURES), before=2.71)
+@pytest.mark.parametrize("best", ["prefix", "memory", "plugin", "whole"])
+def test_the_best_part_speaks_and_what_does_not_help_rests(best):
+    verdict = judge(Evaluation(9, **FIGURES | {best: 2.6}), before=2.65)
     assert verdict.better
-    assert "the version that speaks now with 2.7100" in verdict.reason
+    assert (verdict.speaks, verdict.after) == (best, 2.6)
+    assert "2.6000" in verdict.reason
+    assert "the version that speaks now 2.6500" in verdict.reason
+
+
+def test_of_equals_the_one_speaks_that_takes_least():
+    assert judge(Evaluation(9, **FIGURES | {"memory": 2.7}), None).speaks == "memory"
+    assert judge(Evaluation(9, base=3.0, plugin=2.0), None).speaks == "plugin"
 
 
 @pytest.mark.parametrize(
-    ("rival", "words"),
-    [
-        ("base", "the frozen backbone alone"),
-        ("prefix", "your prefix alone"),
-        ("memory", "your memory without the plugin"),
-        ("before", "the version that speaks now"),
-    ],
-)
-def test_what_is_not_better_than_something_simpler_may_not_speak(rival, words):
-    figures = {**FIGURES, "before": 2.71, rival: 2.7}
-    verdict = judge(Evaluation(9, **{k: v for k, v in figures.items() if k != "before"}), figures["before"])  # fmt: skip
+    ("base", "before", "words"),
+    [(2.7, None, "the frozen backbone"), (2.7, 2.9, "the frozen backbone"), (3.0, 2.7, "the version that speaks now")],
+)  # fmt: skip
+def test_what_is_not_better_than_what_there_is_may_not_speak(base, before, words):
+    verdict = judge(Evaluation(9, **FIGURES | {"base": base}), before)
     assert not verdict.better
-    assert words in verdict.reason
-    assert "2.7000" in verdict.reason
+    assert f"{words} 2.7000" in verdict.reason
 
 
 def test_harm_is_a_share_of_what_general_text_costs_anyway():
-    assert harm(Evaluation(9, base=2.0, plugin=2.5, whole=2.1)) == pytest.approx(0.05)
+    general = Evaluation(9, base=2.0, plugin=2.5, whole=2.1)
+    assert harm(general, "whole") == pytest.approx(0.05)
+    assert harm(general, "plugin") == pytest.approx(0.25)
 
 
 def test_what_came_since_is_remembered_without_training_and_forgotten_without_a_trace(learned):
