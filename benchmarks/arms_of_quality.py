@@ -238,8 +238,8 @@ def _lesson(service: Cloud, device: Device, folder: Path, seed: int) -> Cell:
 
 
 def _speaking(scores: Cell) -> Cell:
-    """Of the plugin as it speaks: with its memory where it has one."""
-    found: Cell = scores.get("whole") or scores["plugin"]
+    """Of the version as it speaks: parts that do not help rest."""
+    found: Cell = scores.get(scores["speaks"]) or scores["plugin"]
     return found
 
 

@@ -43,15 +43,18 @@ def test_a_summary_is_the_mean_with_its_spread_and_the_dearest_costs():
     assert "test_nll_spread" not in _summary(rows[:1])
 
 
-def lesson(promoted, **parts):
+def lesson(promoted, speaks="whole", **parts):
     costs = ("seed", "cpu_seconds", "peak_memory", "seconds", "cloud_seconds", "bytes")
-    test = {"tokens": 9, "base": {"nll": 3.3}, **{name: {"nll": v} for name, v in parts.items()}}
+    scores = {"base": 3.3, **parts}
+    test = {"tokens": 9, "speaks": speaks, **{name: {"nll": v} for name, v in scores.items()}}
     return {"promoted": promoted, "test": test, **dict.fromkeys(costs, 1)}
 
 
 def test_everything_is_what_would_speak():
     assert _row(lesson(True, plugin=3.0, whole=2.9), "whole")["test_nll"] == 2.9
     assert _row(lesson(True, plugin=3.0), "whole")["test_nll"] == 3.0
+    rests = lesson(True, "memory", memory=2.8, plugin=3.0, whole=2.9)
+    assert _row(rests, "whole")["test_nll"] == 2.8, "the plugin rests"
     assert _row(lesson(False, plugin=3.0, whole=2.9), "whole")["test_nll"] == 3.3
 
 
