@@ -9,9 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import exactness, overhead, quality, serve, soak, step, survive, training
+from benchmarks import (
+    definitions,
+    exactness,
+    overhead,
+    quality,
+    serve,
+    soak,
+    step,
+    survive,
+    training,
+)
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import usable_cores
+from benchmarks.people import measure as people
 from benchmarks.report import Outcome, as_json, print_outcome, write_json
 from device_agent.errors import DeviceError
 from protocol.errors import Fault
@@ -38,7 +49,18 @@ class Benchmark:
 
 BENCHMARKS = tuple(
     Benchmark(module.NAME, module.HELP, module.__doc__ or "", module.add_arguments, module.run)
-    for module in (exactness, overhead, training, quality, step, serve, survive, soak)
+    for module in (
+        exactness,
+        overhead,
+        training,
+        quality,
+        people,
+        definitions,
+        step,
+        serve,
+        survive,
+        soak,
+    )
 )
 """What can be measured. To add one: a module and a name in this row."""
 

@@ -1,7 +1,9 @@
 """Each benchmark from its command to its report: on a tiny backbone, and one on the real one."""
 
+import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +106,53 @@ def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_pa
     again, _ = run("quality", file, *words(small_world), *where, cache=small_world[1])
     assert again["results"] == report["results"]
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def roomy(backbone, folder):
+    """The same backbone with a context that profiles and notes fit in."""
+    shutil.copytree(backbone, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    return folder
+
+
+def test_people_are_asked_in_every_arm_and_what_is_kept_is_not_asked_again(small_world, tmp_path):
+    backbone = roomy(small_world[0], tmp_path / "tiny-roomy")
+    given = ("--quick", "--threads", "1", "--backbone", str(backbone))
+    given += ("--results", str(tmp_path / "kept"))
+    report, _ = run("people", tmp_path / "it.json", *given, cache=small_world[1])
+    assert {"mean_gain_over_retrieval", "mean_gain_over_retrieval_low"} <= report.keys()
+    means = report["results"]["means"]
+    assert set(means) == {"choice", "tag", "rating", "style", "facts", "drift"}
+    for by_size in means.values():
+        assert set(by_size["5"]) == {"retrieval", "plugin", "all"}
+        assert all(0 <= arm["score"] <= 1 for arm in by_size["5"].values())
+    assert "macro_f1" in means["tag"]["base"]
+    assert "mae" in means["rating"]["base"]
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+    again, _ = run("people", tmp_path / "it.json", *given, cache=small_world[1])
+    assert again["results"] == report["results"]
+
+
+def test_each_plugin_is_asked_for_both_peoples_words(small_world, tmp_path):
+    backbone = roomy(small_world[0], tmp_path / "tiny-roomy")
+    definitions = [f"word {n}: {TRAINING_TEXT[n % 3]} That is number {n}." for n in range(16)]
+    text = tmp_path / "mine.jsonl"
+    text.write_text("\n".join(json.dumps({"text": one}) for one in definitions))
+    given = ("--quick", "--threads", "1", "--backbone", str(backbone), "--text", str(text))
+    cache = small_world[1]
+    (cache / "texts").mkdir(exist_ok=True)
+    with gzip.open(cache / "texts" / "jargon.txt.gz", "wt", encoding="utf-8") as file:
+        for n in range(16):
+            file.write(f"   :term{n}: n.\n\n   A thing that a hacker says of the {n}th kind.\n\n")
+    report, _ = run("definitions", tmp_path / "it.json", *given, cache=cache)
+    assert {"own_gain_min", "other_gain_max", "lead_min", "rouge_l_gain_min"} <= report.keys()
+    crossed = report["results"]["crossed"]
+    assert set(crossed) == {"frozen", "mine", "Jargon"}
+    assert all(set(by_person) == {"mine", "Jargon"} for by_person in crossed.values())
+    assert all(
+        one["perplexity"] > 1 for by_person in crossed.values() for one in by_person.values()
+    )
 
 
 @pytest.mark.parametrize(

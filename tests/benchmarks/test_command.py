@@ -15,6 +15,8 @@ def test_help_lists_every_benchmark(capsys):
         "step",
         "serve",
         "quality",
+        "people",
+        "definitions",
         "survive",
         "soak",
     }
