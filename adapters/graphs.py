@@ -46,7 +46,7 @@ def weight_ports(target: Target) -> tuple[Port, ...]:
 def _training_step(
     plan: Plan, target: Target, batch_names: Sequence[str], names: Sequence[str]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    rule, loss = RULES[plan.recipe.rule], LOSSES[plan.loss]
+    rule, loss = RULES[plan.recipe.rule](plan.recipe), LOSSES[plan.loss]
     optimizer = AdamW(plan.recipe.betas, plan.recipe.decay, plan.recipe.clip, target.undecayed)
 
     def run(*values: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +55,7 @@ def _training_step(
         clock = Clock(*(next(feeds) for _ in CLOCK))
         weights, first, second = ({name: next(feeds) for name in names} for _ in range(3))
         moments = {name: (first[name], second[name]) for name in names}
-        value, gradients = rule(target, loss, weights, batch, plan.softcap)
+        value, gradients = rule(target, loss, weights, batch, plan.softcap, clock.count)
         norm = optimizer.norm(gradients)
         moved = optimizer.step(weights, gradients, moments, norm, clock)
         return (

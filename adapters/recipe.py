@@ -8,10 +8,10 @@ from typing import Any, cast
 from adapters.errors import RecipeRefused
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "target": ("ladder", "spa"),
+    "target": ("ladder", "spa", "classifier"),
     "mlp": ("expand", "narrow"),
     "selection": ("all",),
-    "rule": ("backprop",),
+    "rule": ("backprop", "recompute", "pepita", "mempepita", "zeroth_order"),
     "compression": ("none",),
     "loss": ("full", "shortlist"),
 }
@@ -23,6 +23,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "width": (1, 65536),
     "shortlist": (1, _LARGE),
     "negatives": (1, _LARGE),
+    "modulation": (1e-6, 1e3),
+    "queries": (1, 1024),
+    "epsilon": (1e-6, 1),
     "dropout": (0, 0.99),
     "decay": (0, 1),
     "clip": (1e-6, 1e6),
@@ -64,6 +67,15 @@ class Recipe:
 
     rule: str = "backprop"
     """How it moves: a row of ``adapters.rules.RULES``."""
+
+    modulation: float = 0.05
+    """``pepita`` and ``mempepita`` only: how strongly the error is added to the input."""
+
+    queries: int = 4
+    """``zeroth_order`` only: perturbations that a step tries, each with both signs."""
+
+    epsilon: float = 1e-2
+    """``zeroth_order`` only: their size."""
 
     compression: str = "none"
     """How its frozen part is stored."""
@@ -133,6 +145,8 @@ class Recipe:
             raise RecipeRefused("taps", "rise from 0 to at most 1", self.taps)
         if self.target == "spa" and self.taps:
             raise RecipeRefused("taps", "be empty for spa, which reads every layer", self.taps)
+        if self.target == "spa" and self.rule != "backprop":
+            raise RecipeRefused("rule", "be backprop for spa, which is no chain", self.rule)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """
@@ -191,6 +205,11 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(name="ladder"),
         Recipe(name="ladder-full", loss="full"),
+        Recipe(name="ladder-recompute", rule="recompute"),
+        Recipe(name="ladder-pepita", rule="pepita"),
+        Recipe(name="ladder-mempepita", rule="mempepita"),
+        # Every token is read 2 x queries times: fewer of them a step, as MobiZO keeps the product.
+        Recipe(name="ladder-zeroth-order", rule="zeroth_order", batch_tokens=128, dropout=0.0),
         # Width, rate and dropout of the released module; one epoch there, more where texts are short.
         Recipe(name="spa", target="spa", taps=(), width=32, rate=2e-4),
         Recipe(name="spa-narrow", target="spa", taps=(), width=32, rate=2e-4, mlp="narrow"),

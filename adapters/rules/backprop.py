@@ -12,7 +12,7 @@ from adapters.targets.base import Target
 
 
 def backprop(
-    target: Target, loss: Loss, weights: Weights, batch: Batch, softcap: float | None
+    target: Target, loss: Loss, weights: Weights, batch: Batch, softcap: float | None, count: Tensor
 ) -> tuple[Tensor, Weights]:
     """Return the loss, (), and its gradient at every weight."""
     states = (batch["taps"], batch["final"], batch.get("mask"))

@@ -14,7 +14,17 @@ Weights = Mapping[str, Tensor]
 
 class Rule(Protocol):
     def __call__(
-        self, target: Target, loss: Loss, weights: Weights, batch: Batch, softcap: float | None
+        self,
+        target: Target,
+        loss: Loss,
+        weights: Weights,
+        batch: Batch,
+        softcap: float | None,
+        count: Tensor,
     ) -> tuple[Tensor, Weights]:
-        """Return the loss, (), and for every weight what the optimizer takes as its gradient."""
+        """
+        Return the loss, (), and for every weight what the optimizer takes as its gradient.
+
+        ``count`` is the number of the step, (): rules that draw something draw it from there.
+        """
         ...

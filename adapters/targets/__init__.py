@@ -6,6 +6,7 @@ import torch
 
 from adapters.recipe import Recipe
 from adapters.targets.base import Target
+from adapters.targets.classifier import Classifier
 from adapters.targets.ladder import Ladder
 from adapters.targets.spa import Spa
 
@@ -21,9 +22,17 @@ def _spa(recipe: Recipe, taps: int, hidden: int) -> Target:
     return Spa(taps, hidden, recipe.width, inner, _generator(recipe))
 
 
+def _classifier(recipe: Recipe, taps: int, hidden: int) -> Target:
+    return Classifier(hidden, recipe.width, _generator(recipe))
+
+
 def _generator(recipe: Recipe) -> torch.Generator:
     return torch.Generator().manual_seed(recipe.seed)
 
 
-TARGETS: Mapping[str, Callable[[Recipe, int, int], Target]] = {"ladder": _ladder, "spa": _spa}
+TARGETS: Mapping[str, Callable[[Recipe, int, int], Target]] = {
+    "ladder": _ladder,
+    "spa": _spa,
+    "classifier": _classifier,
+}
 """Builders from a recipe, the number of taps K and the backbone's width H."""

@@ -9,19 +9,22 @@ A ladder beside the backbone: one rung a tap, the final state last.
 ``up`` begins at zero: a fresh plugin changes nothing.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.targets.base import Target, ones, uniform, zeros
+from adapters.targets.base import ones, uniform, zeros
+from adapters.targets.chain import Block, Chain, Stage, Stages, Weights
 
 _EPSILON = 1e-6
 """Keeps the norm of a zero state finite; far below the mean square of any real one."""
 
 
-class Ladder(Target):
+class Ladder(Chain):
     """Normed taps, learnt gates, MLP blocks of width R -> 2R -> R."""
 
     undecayed: ClassVar = frozenset(
@@ -77,6 +80,65 @@ class Ladder(Target):
         top = torch.mm(final, last.squeeze(0)) * _shrink(final)
         downs = torch.cat((below, top.unsqueeze(0))) + self.down_bias.unsqueeze(1)
         return downs if mask is None else downs * mask
+
+    def blocks(
+        self, taps: Tensor, final: Tensor, mask: Tensor | None, modulation: Tensor | None
+    ) -> Sequence[Block]:
+        """Return a block a rung, and ``up`` as the last one."""
+        rungs = []
+        for place in range(len(taps) + 1):
+            names = ("scale", "down", "down_bias", *_RUNG)
+            places: dict[str, int | None] = {name: place for name in names}
+            if place:
+                places["gate"] = place - 1
+            run = partial(_rung, (*taps, final)[place], None if mask is None else mask[place])
+            rungs.append(Block(places, partial(run, modulation)))
+        return *rungs, Block({"up_scale": None, "up": None}, partial(_up, final))
+
+
+_RUNG = ("inner_scale", "inner", "inner_bias", "outer", "outer_bias")
+
+
+def _rung(
+    tap: Tensor, keep: Tensor | None, modulation: Tensor | None, own: Weights, side: Tensor
+) -> Stages:
+    """Read the tap (T, H) into the side (T, R); the first rung has no side yet, and no gate."""
+    normed = tap * _shrink(tap)
+    if modulation is not None:
+        normed = normed + modulation
+    down = yield Stage(("scale", "down", "down_bias"), _down, normed)
+    if keep is not None:
+        down = down * keep
+    if "gate" in own:
+        step = yield Stage(
+            ("gate",), lambda own, way: torch.sigmoid(own["gate"]) * way, down - side
+        )
+        down = side + step
+    side = down
+    spread = yield Stage(("inner_scale", "inner", "inner_bias"), _inner, side * _shrink(side))
+    move = yield Stage(("outer", "outer_bias"), _outer, functional.gelu(spread))
+    return side + move
+
+
+def _down(own: Weights, normed: Tensor) -> Tensor:
+    return torch.addmm(own["down_bias"], normed, own["scale"].unsqueeze(1) * own["down"])
+
+
+def _inner(own: Weights, normed: Tensor) -> Tensor:
+    return torch.addmm(own["inner_bias"], normed, own["inner_scale"].unsqueeze(1) * own["inner"])
+
+
+def _outer(own: Weights, spread: Tensor) -> Tensor:
+    return torch.addmm(own["outer_bias"], spread, own["outer"])
+
+
+def _up(final: Tensor, own: Weights, side: Tensor) -> Stages:
+    correction = yield Stage(
+        ("up_scale", "up"),
+        lambda own, normed: torch.mm(normed, own["up_scale"].unsqueeze(1) * own["up"]),
+        side * _shrink(side),
+    )
+    return final + correction
 
 
 def _shrink(states: Tensor) -> Tensor:

@@ -45,6 +45,9 @@ def test_a_whole_number_will_do_where_a_fraction_may_stand():
         ("compression", "int8"),
         ("width", 0),
         ("shortlist", 0),
+        ("modulation", 0.0),
+        ("queries", 0),
+        ("epsilon", 0.0),
         ("negatives", 0),
         ("dropout", 1.0),
         ("dropout", float("nan")),
@@ -77,6 +80,12 @@ def test_a_recipe_of_nonsense_is_refused_by_the_field_s_name(field, value):
 def test_spa_reads_every_layer_or_is_refused():
     with pytest.raises(RecipeRefused, match="taps must be empty for spa"):
         replace(RECIPES["spa"], taps=(0.5,))
+
+
+@pytest.mark.parametrize("rule", ["recompute", "pepita", "mempepita", "zeroth_order"])
+def test_rules_that_take_a_network_apart_are_refused_for_spa(rule):
+    with pytest.raises(RecipeRefused, match="rule must be backprop for spa"):
+        replace(RECIPES["spa"], rule=rule)
 
 
 @pytest.mark.parametrize(
