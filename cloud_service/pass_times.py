@@ -35,7 +35,13 @@ class PassTimes:
     def _expected(self, size: int) -> float:
         # A larger pass takes no less, and one of twice the tokens at most twice as long: so one slow
         # pass does not keep its size from ever being tried again.
-        return min(known * max(1.0, size / held) for held, known in self._seconds.items())
+        bound = min(known * max(1.0, size / held) for held, known in self._seconds.items())
+        *_, small, large = [0, 0, *sorted(held for held in self._seconds if held < size)]
+        if not small:
+            return bound
+        # What a token more has cost, from the two sizes below.
+        slope = max(0.0, self._seconds[large] - self._seconds[small]) / (large - small)
+        return min(bound, self._seconds[large] + slope * (size - large))
 
     def _mixed(self, before: float | None, now: float) -> float:
         return now if before is None else (1 - self._NEWS) * before + self._NEWS * now

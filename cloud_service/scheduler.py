@@ -24,7 +24,7 @@ CALM_SECONDS = 0.25
 """How long a pass may take while nobody decodes: what the first step after the calm may wait."""
 RECENT_SECONDS = 2.0
 """For so long after a brief step, the next one of its session is expected."""
-SMALLEST_CHUNK = 16
+SMALLEST_CHUNK = 8
 """Tokens of the longest prefill that go into every pass, however slow."""
 MOST_TOKENS = 2048
 """Tokens of a pass, for the memory that its states take."""

@@ -194,6 +194,14 @@ def test_times_of_other_sizes_follow_from_those_that_are_known():
     assert times.tokens_within(0.25) == 64
 
 
+def test_larger_passes_are_foreseen_from_what_a_token_more_has_cost():
+    times = PassTimes()
+    times.learn(8, 0.028, brief=True)
+    times.learn(16, 0.036, brief=False)
+    assert times.tokens_within(0.053) == 32
+    assert times.tokens_within(0.051) == 16
+
+
 def test_one_slow_pass_does_not_keep_its_size_away_for_ever():
     times = PassTimes()
     times.learn(64, 60.0, brief=False)
