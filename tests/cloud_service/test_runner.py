@@ -27,13 +27,16 @@ class Passes:
         self.begun, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.spoiled: Cache | None = None
+        """Whoever reads behind this fails, from ``spoiled_from`` on."""
+        self.spoiled_from = 0
 
     def read(self, spans):
         self.seen.append(list(spans))
         self.begun.set()
         assert self.go.wait(10)
-        if any(span.cache is self.spoiled for span in spans):
-            raise ZeroDivisionError
+        for span in spans:
+            if span.cache is self.spoiled and span.cache.position >= self.spoiled_from:
+                raise ZeroDivisionError
         return self._backbone.read(spans)
 
     def hold(self):
@@ -138,12 +141,11 @@ def test_an_error_reaches_whoever_asked_and_nobody_else(runner, passes):
 
 def test_a_chunk_that_fails_leaves_the_cache_as_before_the_first(runner, passes):
     long = reading(passes, 200, 1)
-    submitted(runner, passes, long)
-    while not long.done:
-        time.sleep(0.001)
-    passes.spoiled = long.cache
+    passes.spoiled, passes.spoiled_from = long.cache, 1
+    submitted(runner, passes, long, reading(passes, 1))
     with pytest.raises(ZeroDivisionError):
         long.future.result(10)
+    assert long.done > 0
     assert (long.cache.position, long.cache.capacity) == (0, 0)
 
 
