@@ -7,7 +7,6 @@ sessions and prefixes of that device are. When a replica is lost or a new one ta
 the device finds its session gone and replays it. Quotas are counted by each replica for itself.
 """
 
-import math
 import os
 import signal
 import ssl
@@ -60,20 +59,6 @@ class Replica:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Say what the number of replicas depends on."""
         return {"sessions": float(len(self._service.sessions))}
-
-
-class BySessions:
-    """As many replicas as the open sessions fill."""
-
-    def __init__(self, target: float) -> None:
-        self._target = target
-
-    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """Return the wanted number within the bounds, and the state, which is none."""
-        reported = (context.aggregated_metrics or {}).get("sessions", {})
-        wanted = math.ceil(sum(reported.values()) / self._target)
-        lowest = context.capacity_adjusted_min_replicas
-        return min(max(wanted, lowest), context.capacity_adjusted_max_replicas), {}
 
 
 def serve_replicas(settings: Settings, tell: Tell) -> None:
@@ -133,7 +118,7 @@ def _application(settings: Settings, quiet: Any) -> Any:
     options: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.max_replicas > settings.replicas:
         policy = AutoscalingPolicy(
-            policy_function="cloud_service.replicas:BySessions",
+            policy_function="cloud_service.replica_count:BySessions",
             policy_kwargs={"target": FULL * settings.sessions},
         )
         options = {

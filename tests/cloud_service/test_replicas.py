@@ -4,7 +4,8 @@ import pytest
 
 from cloud_service import replicas
 from cloud_service.errors import BadSetting
-from cloud_service.replicas import BySessions, Replica, serve_replicas
+from cloud_service.replica_count import BySessions
+from cloud_service.replicas import Replica, serve_replicas
 from cloud_service.runner import State
 from cloud_service.settings import Settings
 
