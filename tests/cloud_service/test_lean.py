@@ -12,6 +12,7 @@ from cloud_service.backbones.lean.engine import LeanBackbone
 from cloud_service.backbones.lean.packing import pack
 from cloud_service.backbones.lean.packs import Packs
 from cloud_service.backbones.lean.shape import FAMILIES, shape_of
+from cloud_service.backbones.loading import load_model
 from cloud_service.backbones.pages import PAGE, Cache
 from protocol.errors import Overloaded
 from protocol.messages import Wants
@@ -202,6 +203,29 @@ def test_rounded_weights_change_the_next_token_by_little(lean_of, weights, most)
     )
     divergence = (exact * np.log(exact / rounded)).sum(1).mean()
     assert 0 < divergence < most
+
+
+def test_a_head_of_bytes_is_read_exactly(pulled_of, tmp_path):
+    model = load_model(pulled_of("llama").folder, "f32").eval()
+    rows = model.get_input_embeddings().weight.detach().view(tiny.VOCABULARY, -1, 32)
+    scales = (rows.abs().amax(2, keepdim=True) / 127).clamp(min=1e-3).half().float()
+    codes = (rows / scales).round().clamp(-127, 127)
+    # The largest of a block keeps its code.
+    codes.scatter_(2, rows.abs().argmax(2, keepdim=True), 127.0)
+    model.get_input_embeddings().weight.data = (codes * scales).flatten(1)
+    model.tie_weights()
+    arrays = Packs(tmp_path).get("ab" * 32, "f32", lambda: pack(model, "f32"))
+    assert arrays["head.codes"].dtype == np.int8
+    facts = pulled_of("llama").record.facts()
+    lean = LeanBackbone(arrays, shape_of(model.config), facts, kv_bytes=KV_BYTES, threads=2)
+    ids = ids_of(39)
+    states = alone(lean, ids, 39, EVERY_TAP)
+    with torch.no_grad():
+        logits = model(batch(ids)).logits[0]
+        first = model.get_input_embeddings()(batch(ids))[0]
+    np.testing.assert_array_equal(states.taps[0], first)
+    np.testing.assert_allclose(states.log_z, logits.logsumexp(-1), atol=1e-4)
+    np.testing.assert_allclose(states.candidates.logits, logits.topk(5).values, atol=1e-4)
 
 
 def test_a_damaged_pack_is_made_again(reference_of, tmp_path, caplog):

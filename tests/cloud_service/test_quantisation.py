@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cloud_service.backbones.lean.matrices import PANEL, code_panels, panels
-from cloud_service.backbones.lean.quantisation import dequantise, is_lossless, quantise
+from cloud_service.backbones.lean.quantisation import as_bytes, dequantise, is_lossless, quantise
 
 
 def four_bit_weights(rng, rows=64, columns=96, lowest=0):
@@ -76,3 +76,17 @@ def test_codes_of_eight_bits_stand_alone():
     for row, column in ((0, 0), (31, 63), (23, 37)):
         found = flat[column // 32, column % 32 // 4, row // 16, row % 16, column % 4]
         assert found == codes[0, row, column]
+
+
+def test_rows_of_bytes_lose_nothing_or_are_left_alone():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-127, 128, (64, 3, 32)).astype(np.float32)
+    codes[..., 5] = 127
+    codes[3, 1] = 0
+    scales = (rng.random((64, 3, 1)) * 0.01).astype(np.float16).astype(np.float32)
+    weights = (codes * scales).reshape(64, 96)
+    held, kept = as_bytes(weights)
+    back = held.reshape(64, 3, 32) * kept[..., None].astype(np.float32)
+    np.testing.assert_array_equal(back.reshape(64, 96), weights)
+    weights[7, 7] += 1e-5
+    assert as_bytes(weights) is None

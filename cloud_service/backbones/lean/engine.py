@@ -11,8 +11,7 @@ from cloud_service.backbones.lean.attention import ROWS, Batch, Heads
 from cloud_service.backbones.lean.crew import Crew
 from cloud_service.backbones.lean.forward import Kept, Room, forward, ledger_for, room_for
 from cloud_service.backbones.lean.head import LeanHead
-from cloud_service.backbones.lean.matrices import PANEL
-from cloud_service.backbones.lean.packing import Arrays, embeddings_in, head_in, layers_in
+from cloud_service.backbones.lean.packing import Arrays, embedded, head_in, layers_in
 from cloud_service.backbones.lean.shape import Shape
 from cloud_service.backbones.pages import PAGE, Cache, PagePool, growing
 from protocol.facts import BackboneFacts
@@ -44,7 +43,7 @@ class LeanBackbone:
         self._layers = layers_in(arrays, shape)
         self._heads = Heads(shape.queries, shape.kv, shape.width, shape.layers)
         self._head = LeanHead(head_in(arrays, shape), self._crew)
-        self._embeddings = embeddings_in(arrays, shape)
+        self._arrays, self._shape = arrays, shape
         self._frequencies = arrays["frequencies"]
         self._rotary_scale = arrays["rotary_scale"][0]
         self._room: Room = room_for(_ROOM, self._layers, self._heads)
@@ -80,7 +79,7 @@ class LeanBackbone:
             self._room = room_for(self._tokens, self._layers, self._heads)
         hidden = self._layers.qkv.columns
         states = self._room.x[: len(ids) * hidden].reshape(-1, hidden)
-        states[:] = self._embeddings[ids // PANEL, ids % PANEL]
+        states[:] = embedded(self._arrays, self._shape, ids)
         return self._room
 
     def _kept(self, answers: Answers, tokens: int) -> Kept:

@@ -10,7 +10,7 @@ from cloud_service.backbones.lean.activations import room_for_codes
 from cloud_service.backbones.lean.compiled import compiled, digest_of_sources
 from cloud_service.backbones.lean.crew import Crew
 from cloud_service.backbones.lean.epilogue import WRITE
-from cloud_service.backbones.lean.matrices import PlainMatrix
+from cloud_service.backbones.lean.matrices import ByteMatrix, PlainMatrix
 from cloud_service.backbones.lean.products import multiply
 from cloud_service.backbones.lean.sharing import done, ledger_of, take, wait
 from cloud_service.backbones.lean.simd import (
@@ -33,7 +33,7 @@ ROWS = 64
 class LeanHead:
     """Reads final states (T, H)."""
 
-    def __init__(self, matrix: PlainMatrix, crew: Crew) -> None:
+    def __init__(self, matrix: PlainMatrix | ByteMatrix, crew: Crew) -> None:
         self._matrix = matrix
         self._crew = crew
         # Held: taking it anew each time costs as much as filling it.

@@ -6,6 +6,7 @@ kernel takes at a time lies together. The matrices of all layers stand behind on
 
     kind    one panel
     plain   (K, 32) float32, or bfloat16 kept as uint16
+    byte    codes (K, 32) int8, scales (K / 32, 32) float16 kept as int16: a weight is scale * code
     block   codes (K / 32, 8, 64) bytes for 4 bits: byte 4 r + i of group g of a block holds the
             code of its number 4 g + i, of row r in the lower half and of row 16 + r in the upper;
             (K / 32, 8, 2, 64) for 8 bits. scales and lows (K / 32, 32), float16 kept as int16:
@@ -34,6 +35,16 @@ class PlainMatrix(NamedTuple):
     bias: NDArray[np.float32]  # (L * N)
 
 
+class ByteMatrix(NamedTuple):
+    """Matrices (L, N, K) of scale * code, one scale for 32 neighbours of a row."""
+
+    rows: int
+    columns: int
+    codes: NDArray[np.int8]
+    scales: NDArray[np.int16]
+    bias: NDArray[np.float32]  # (L * N)
+
+
 class BlockMatrix(NamedTuple):
     """Matrices (L, N, K) of codes: of 4 bits, two in a uint8, or of 8 bits, kept as int8."""
 
@@ -45,7 +56,7 @@ class BlockMatrix(NamedTuple):
     bias: NDArray[np.float32]  # (L * N)
 
 
-Matrix = PlainMatrix | BlockMatrix
+Matrix = PlainMatrix | ByteMatrix | BlockMatrix
 
 
 def panels(rows: NDArray[np.generic]) -> NDArray[np.generic]:

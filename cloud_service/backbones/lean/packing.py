@@ -11,17 +11,19 @@ from transformers import PreTrainedModel
 
 from cloud_service.backbones.lean.forward import Layers
 from cloud_service.backbones.lean.matrices import (
+    BLOCK,
     PANEL,
     BlockMatrix,
+    ByteMatrix,
     Matrix,
     PlainMatrix,
     code_panels,
     panels,
 )
-from cloud_service.backbones.lean.quantisation import quantise
+from cloud_service.backbones.lean.quantisation import as_bytes, quantise
 from cloud_service.backbones.lean.shape import Shape
 from cloud_service.backbones.lean.simd import LANES
-from protocol.messages import Floats
+from protocol.messages import Floats, Ids
 
 WEIGHTS = ("f32", "bf16", "int8", "int4")
 """What weights can be kept in: floats, or codes in blocks; see ``quantisation``."""
@@ -36,7 +38,8 @@ def pack(model: PreTrainedModel, weights: str) -> dict[str, NDArray[Any]]:
     """
     Return a model of the Llama shape as arrays by name, its layers' matrices kept as ``weights``.
 
-    Norms, biases, head and embeddings stay float32: they are few, or read in few places.
+    Norms and biases stay float32: they are few. Head and embeddings become bytes only where that
+    loses nothing: log Z is to be exact.
 
     Args:
         model: In float32.
@@ -87,15 +90,27 @@ def layers_in(arrays: Arrays, shape: Shape) -> Layers:
     )
 
 
-def head_in(arrays: Arrays, shape: Shape) -> PlainMatrix:
+def head_in(arrays: Arrays, shape: Shape) -> PlainMatrix | ByteMatrix:
     """Return the head of a packed model, its rows filled up to whole panels."""
-    return PlainMatrix(_whole(shape.vocabulary), shape.hidden, arrays["head"], arrays["head.bias"])
+    measures = (_whole(shape.vocabulary), shape.hidden)
+    if "head.codes" not in arrays:
+        return PlainMatrix(*measures, arrays["head.weights"], arrays["head.bias"])
+    return ByteMatrix(*measures, arrays["head.codes"], arrays["head.scales"], arrays["head.bias"])
 
 
-def embeddings_in(arrays: Arrays, shape: Shape) -> NDArray[np.float32]:
-    """Return what a token id becomes, as a view (V / 32, 32, H) of what the model has of it."""
-    held = arrays.get("embeddings", arrays["head"])
-    return held.reshape(-1, shape.hidden, PANEL).transpose(0, 2, 1)
+def embedded(arrays: Arrays, shape: Shape, ids: Ids) -> Floats:
+    """Return what token ids (T,) become, (T, H)."""
+    name = "embeddings" if "embeddings.bias" in arrays else "head"
+    panel, row = ids // PANEL, ids % PANEL
+
+    def rows(key: str, columns: int) -> NDArray[Any]:
+        picked: NDArray[Any] = arrays[f"{name}.{key}"].reshape(-1, columns, PANEL)[panel, :, row]
+        return picked
+
+    if f"{name}.codes" not in arrays:
+        return rows("weights", shape.hidden)
+    scales = rows("scales", shape.hidden // BLOCK).view(np.float16).astype(np.float32)
+    return rows("codes", shape.hidden) * scales.repeat(BLOCK, axis=1)
 
 
 def _matrix_in(arrays: Arrays, name: str, rows: int, columns: int) -> Matrix:
@@ -130,20 +145,27 @@ def _kept(rows: Floats, weights: str) -> dict[str, NDArray[Any]]:
 def _ends(model: PreTrainedModel) -> dict[str, NDArray[Any]]:
     """Return the head, and the embeddings where they are not the same."""
     head: Any = model.get_output_embeddings()
-    rows = _numbers(head.weight)
-    bias = np.full(_whole(len(rows)), NEVER, np.float32)
-    bias[: len(rows)] = 0 if head.bias is None else _numbers(head.bias)
-    ends = {"head": _filled(rows), "head.bias": bias}
+    ends = _end("head", head.weight, head.bias)
     embeddings: Any = model.get_input_embeddings().weight
     if embeddings is not head.weight:
-        ends["embeddings"] = _filled(_numbers(embeddings))
+        ends |= _end("embeddings", embeddings, None)
     return ends
 
 
-def _filled(rows: Floats) -> NDArray[Any]:
-    filled = np.zeros((1, _whole(len(rows)), rows.shape[1]), np.float32)
-    filled[0, : len(rows)] = rows
-    return panels(filled)
+def _end(name: str, weights: Tensor, bias: Tensor | None) -> dict[str, NDArray[Any]]:
+    """Return rows (V, H) filled up to whole panels: as bytes if they lose nothing, else as floats."""
+    count = len(weights)
+    rows = np.zeros((_whole(count), weights.shape[1]), np.float32)
+    rows[:count] = _numbers(weights)
+    biases = np.full(len(rows), NEVER, np.float32)
+    biases[:count] = 0 if bias is None else _numbers(bias)
+    made: dict[str, NDArray[Any]] = {f"{name}.bias": biases}
+    held = as_bytes(rows)
+    if held is None:
+        return made | {f"{name}.weights": panels(rows[None])}
+    codes, scales = held
+    scales = scales.view(np.int16)
+    return made | {f"{name}.codes": panels(codes[None]), f"{name}.scales": panels(scales[None])}
 
 
 def _whole(rows: int) -> int:

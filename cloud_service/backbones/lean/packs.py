@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cloud_service.backbones.lean.packing import Arrays
 
-VERSION = 1
+VERSION = 2
 """Of the arrays' names and layouts; older packs are left alone."""
 _DIGEST = hashlib.sha256().digest_size
 

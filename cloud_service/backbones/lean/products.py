@@ -5,7 +5,8 @@ from numba.extending import overload
 
 from cloud_service.backbones.lean.activations import quantise
 from cloud_service.backbones.lean.block_kernel import multiply_by_blocks
-from cloud_service.backbones.lean.matrices import PANEL, BlockMatrix
+from cloud_service.backbones.lean.byte_kernel import multiply_by_bytes
+from cloud_service.backbones.lean.matrices import PANEL, BlockMatrix, ByteMatrix
 from cloud_service.backbones.lean.plain_kernel import multiply_by_numbers
 from cloud_service.backbones.lean.sharing import done, take, wait
 
@@ -67,6 +68,10 @@ def _choose_multiply(matrix, layer, panel, x, codes, start, count, after, out):
     if matrix.instance_class is BlockMatrix:
         return lambda matrix, layer, panel, x, codes, start, count, after, out: multiply_by_blocks(
             matrix, layer, panel, codes, start, count, after, out
+        )
+    if matrix.instance_class is ByteMatrix:
+        return lambda matrix, layer, panel, x, codes, start, count, after, out: multiply_by_bytes(
+            matrix, layer, panel, x, start, count, after, out
         )
     return lambda matrix, layer, panel, x, codes, start, count, after, out: multiply_by_numbers(
         matrix, layer, panel, x, start, count, after, out

@@ -49,6 +49,21 @@ def quantise(weights: Floats, bits: int) -> Blocks:
     return rounded
 
 
+def as_bytes(weights: Floats) -> tuple[NDArray[np.int8], NDArray[np.float16]] | None:
+    """
+    Return a matrix (N, K) as codes (N, K) and scales (N, K / 32), if that loses nothing.
+
+    That is so where it was written as such blocks before: the largest of a block has code 127.
+    """
+    grouped = weights.reshape(len(weights), -1, BLOCK)
+    scales = (np.abs(grouped).max(2) / np.float32(127)).astype(np.float16)
+    scale = scales[..., None].astype(np.float32)
+    codes = np.rint(grouped / np.where(scale > 0, scale, np.float32(1)))
+    if not np.array_equal(codes * scale, grouped):
+        return None
+    return codes.astype(np.int8).reshape(weights.shape), scales
+
+
 def dequantise(blocks: Blocks) -> Floats:
     """Return the weights that blocks stand for, float32 (N, K)."""
     codes = blocks.codes.reshape(*blocks.scales.shape, BLOCK).astype(np.float32)

@@ -73,11 +73,16 @@ def _offset(offset: Any) -> Any:
 
 @intrinsic
 def load(_typing: Any, array: Any, offset: Any) -> Any:
-    """Return 16 neighbours of an array of float32, float16 (kept as int16) or bfloat16 (as uint16)."""
+    """Return 16 neighbours of an array of float32, float16 (kept as int16), bfloat16 (as uint16) or int8."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
-        element = {types.float32: _F32, types.int16: ir.HalfType(), types.uint16: ir.IntType(16)}
+        element = {
+            types.float32: _F32,
+            types.int16: ir.HalfType(),
+            types.uint16: ir.IntType(16),
+            types.int8: _I8,
+        }
         form = ir.VectorType(element[kind.dtype], LANES)
         bits = kind.dtype.bitwidth
         value = builder.load(
@@ -87,6 +92,8 @@ def load(_typing: Any, array: Any, offset: Any) -> Any:
         )
         if kind.dtype == types.float32:
             return value
+        if kind.dtype == types.int8:
+            return builder.sitofp(value, _FLOATS)
         if kind.dtype == types.int16:
             return builder.fpext(value, _FLOATS)
         wide = builder.zext(value, _INTS)
