@@ -149,7 +149,7 @@ class Desk:
                 prompt = question(entry.word)
                 (likelihood,) = speaker.log_likelihoods(prompt, [entry.definition])
                 nll -= likelihood
-                tokens += speaker.length(prompt, entry.definition)
+                tokens += len(speaker.answer_ids(prompt, entry.definition))
                 answers.append(speaker.write(prompt, ANSWER_TOKENS))
                 rouges.append(rouge_l(answers[-1], entry.definition))
         return {

@@ -10,8 +10,12 @@ import sys
 
 import psutil
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from benchmarks.processes import running
+from benchmarks.services import cloud, pull
+from benchmarks.voice import voice
 from tests.tiny import TRAINING_TEXT, tiny_folder
 
 pytestmark = pytest.mark.slow
@@ -108,17 +112,40 @@ def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_pa
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def roomy(backbone, folder):
+@pytest.fixture(scope="module")
+def roomy(small_world, tmp_path_factory):
     """The same backbone with a context that profiles and notes fit in."""
-    shutil.copytree(backbone, folder)
+    folder = tmp_path_factory.mktemp("roomy") / "tiny-roomy"
+    shutil.copytree(small_world[0], folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
     return folder
 
 
-def test_people_are_asked_in_every_arm_and_what_is_kept_is_not_asked_again(small_world, tmp_path):
-    backbone = roomy(small_world[0], tmp_path / "tiny-roomy")
-    given = ("--quick", "--threads", "1", "--backbone", str(backbone))
+def test_an_answer_is_as_likely_as_in_the_whole_model(small_world, roomy, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDEPLUG_CACHE", str(small_world[1]))
+    model = AutoModelForCausalLM.from_pretrained(roomy).eval()
+    options = ["lamp", "the harbour office", "tea"]
+    with (
+        cloud(pull(str(roomy)), "f32", 1) as service,
+        voice(tmp_path / "home", service.url, 1, base=True) as speaker,
+    ):
+        found = speaker.log_likelihoods("What burns?", options)
+        again = speaker.log_likelihoods("What burns?", options[::-1])[::-1]
+        asked = speaker.ask([{"role": "user", "content": "What burns?"}])
+        answers = [speaker.answer_ids("What burns?", one).tolist() for one in options]
+    for likelihood, answer in zip(found, answers, strict=True):
+        with torch.no_grad():
+            rows = model(torch.tensor([asked + answer])).logits[0].log_softmax(-1)
+        expected = sum(float(rows[len(asked) + n - 1, i]) for n, i in enumerate(answer))
+        assert likelihood == pytest.approx(expected, rel=0.02)
+    assert found == pytest.approx(again, rel=1e-4)
+
+
+def test_people_are_asked_in_every_arm_and_what_is_kept_is_not_asked_again(
+    small_world, roomy, tmp_path
+):
+    given = ("--quick", "--threads", "1", "--backbone", str(roomy))
     given += ("--results", str(tmp_path / "kept"))
     report, _ = run("people", tmp_path / "it.json", *given, cache=small_world[1])
     assert {"mean_gain_over_retrieval", "mean_gain_over_retrieval_low"} <= report.keys()
@@ -134,12 +161,11 @@ def test_people_are_asked_in_every_arm_and_what_is_kept_is_not_asked_again(small
     assert again["results"] == report["results"]
 
 
-def test_each_plugin_is_asked_for_both_peoples_words(small_world, tmp_path):
-    backbone = roomy(small_world[0], tmp_path / "tiny-roomy")
+def test_each_plugin_is_asked_for_both_peoples_words(small_world, roomy, tmp_path):
     definitions = [f"word {n}: {TRAINING_TEXT[n % 3]} That is number {n}." for n in range(16)]
     text = tmp_path / "mine.jsonl"
     text.write_text("\n".join(json.dumps({"text": one}) for one in definitions))
-    given = ("--quick", "--threads", "1", "--backbone", str(backbone), "--text", str(text))
+    given = ("--quick", "--threads", "1", "--backbone", str(roomy), "--text", str(text))
     cache = small_world[1]
     (cache / "texts").mkdir(exist_ok=True)
     with gzip.open(cache / "texts" / "jargon.txt.gz", "wt", encoding="utf-8") as file:
