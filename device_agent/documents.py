@@ -61,7 +61,7 @@ def _read_lines(path: Path, text: str) -> list[Example]:
         if not line.strip():
             continue
         try:
-            examples.append(_example_of(json.loads(line)))
+            examples.append(example_of(json.loads(line)))
         except json.JSONDecodeError as error:
             raise BadDocument(path, f"is not JSON: {error.msg}", number) from error
         except ValueError as error:
@@ -71,8 +71,8 @@ def _read_lines(path: Path, text: str) -> list[Example]:
     return examples
 
 
-def _example_of(record: object) -> Example:
-    """Raises ValueError with the reason."""
+def example_of(record: object) -> Example:
+    """The example in one line of a JSONL file. Raises ValueError with the reason."""
     if not isinstance(record, dict):
         raise ValueError("is not an object")
     if ("text" in record) == ("messages" in record):

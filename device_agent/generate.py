@@ -1,6 +1,6 @@
 """Token after token: the backbone's states, the plugin's correction, the head, the choice."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,9 @@ from protocol.errors import ContextExceeded
 from protocol.messages import States
 
 Finish = Literal["stop", "length"]
+
+OnChoice = Callable[[int, NDArray[np.float32]], None]
+"""Told of each token that was chosen, and of the logits (V,) that it was chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def generate(
     *,
     memory: GatedMemory | None = None,
     uncounted: int = 0,
+    on_choice: OnChoice | None = None,
 ) -> Iterator[Piece]:
     """Continue a session.
 
@@ -63,6 +67,7 @@ def generate(
         limit: Most tokens to generate, at least 1.
         memory: Mixed into every choice; None for none.
         uncounted: Tokens at the session's start that may be repeated without a penalty.
+        on_choice: Told of each token before its piece comes.
 
     Raises:
         ContextExceeded: The prompt itself does not fit; a full context later just ends the answer.
@@ -74,8 +79,11 @@ def generate(
     states = session.step(prompt_ids)
     past = [int(i) for i in session.tokens[uncounted:]]
     for left in range(limit - 1, -1, -1):
-        token = choose(_logits(states, plugin, head, memory), past, sampling, rng)
+        logits = _logits(states, plugin, head, memory)
+        token = choose(logits, past, sampling, rng)
         past.append(token)
+        if on_choice is not None:
+            on_choice(token, logits)
         ends = token in stop_tokens
         text = "" if ends else watch.add(stream.push(token))
         finished = _finished(ends or watch.found, left == 0 or session.position >= session.limit)

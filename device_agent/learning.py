@@ -171,7 +171,12 @@ class Lesson:
 
 
 def learn(
-    link: Link, chosen: Mapping[str, object], watcher: Watcher, *, fresh: bool = False
+    link: Link,
+    chosen: Mapping[str, object],
+    watcher: Watcher,
+    *,
+    fresh: bool = False,
+    queued: int | None = None,
 ) -> Lesson:
     """Train on everything in the store; keep the result as a version, and let it speak if it is better.
 
@@ -180,6 +185,7 @@ def learn(
         chosen: Training options by name; None and missing ones are the kit's.
         watcher: Sees what happens, and may end the training.
         fresh: Whether an interrupted run is forgotten instead of resumed.
+        queued: The queued job that this is.
 
     Raises:
         NothingToLearn, TooLittleText: There are not enough examples.
@@ -201,7 +207,7 @@ def learn(
         path = home / "runs" / "checkpoint.safetensors"
         if fresh:
             path.unlink(missing_ok=True)
-        job = link.store.begin_job(kit.manifest.recipe)
+        job = link.store.begin_job(kit.manifest.recipe, queued)
         journal = _Journal(lambda state, told: link.store.update_job(job, state, told), watcher)
         try:
             lesson = _train(link.settings, kit, corpus, options, path, journal)

@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from datetime import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +21,21 @@ MOST_PREFIX = 2**20
 """Tokens; the backbone's context sets the real bound."""
 
 
-CHOICES = {"codec": ("f32", "f16", "bf16", "int8"), "memory": ("on", "off")}
+CHOICES = {
+    "codec": ("f32", "f16", "bf16", "int8"),
+    "memory": ("on", "off"),
+    "train_when": ("idle", "always"),
+}
 """Settings that take one of a few words."""
+
+RANGES = {
+    "threads": (0, 1024),
+    "prefix": (0, MOST_PREFIX),
+    "port": (0, 65535),
+    "train_cpu": (1, 100),
+    "train_memory": (0, 2**20),
+}
+"""Least and most of the settings that count something."""
 
 
 class BadSetting(DeviceError):
@@ -74,6 +88,24 @@ class Settings:
     patience: float = 300.0
     """Seconds to wait for one answer of the cloud."""
 
+    host: str = "127.0.0.1"
+    """Where the agent listens."""
+
+    port: int = 8472
+    """The agent's port; 0 takes any that is free."""
+
+    train_when: str = "idle"
+    """When the agent trains: idle, while nobody chats, or always."""
+
+    train_hours: str = ""
+    """Hours of the day in which the agent trains, such as 22:00-07:00; all of them when empty."""
+
+    train_cpu: int = 100
+    """Percent of the time for which the agent's training may compute."""
+
+    train_memory: int = 0
+    """Megabytes that the agent's training may take; 0 for no limit."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "cloud", ",".join(map(_address, self.cloud.split(","))))
         if self.threads == 0:
@@ -84,11 +116,26 @@ class Settings:
             raise BadSetting("recipe", "must not be empty")
         for name, choices in CHOICES.items():
             _require_one_of(name, choices, getattr(self, name))
-        for name, most in (("threads", 1024), ("prefix", MOST_PREFIX)):
-            if not 0 <= getattr(self, name) <= most:
-                raise BadSetting(name, f"must be 0 to {most}, but is {getattr(self, name)}")
+        hours_of(self.train_hours)
+        for name, (least, most) in RANGES.items():
+            _require_within(name, least, most, getattr(self, name))
         if not 0 < self.patience < float("inf"):
             raise BadSetting("patience", f"must be a number of seconds, but is {self.patience}")
+
+
+def hours_of(text: str) -> tuple[time, time] | None:
+    """The first and the last moment of hours such as ``22:00-07:00``; None for all day.
+
+    Raises:
+        BadSetting: They are not written like that.
+    """
+    if not text:
+        return None
+    try:
+        begin, end = (time.fromisoformat(part.strip()) for part in text.split("-"))
+    except ValueError:
+        raise BadSetting("train_hours", f"must look like 22:00-07:00, but is {text!r}") from None
+    return begin, end
 
 
 def _address(text: str) -> str:
@@ -103,6 +150,11 @@ def _require_one_of(name: str, choices: Sequence[str], value: str) -> None:
     if value not in choices:
         *most, last = choices
         raise BadSetting(name, f"must be {', '.join(most)} or {last}, but is {value!r}")
+
+
+def _require_within(name: str, least: int, most: int, value: int) -> None:
+    if not least <= value <= most:
+        raise BadSetting(name, f"must be {least} to {most}, but is {value}")
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:

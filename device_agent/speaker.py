@@ -1,12 +1,13 @@
 """Answers with the person's plugin, or as the frozen backbone: all parts put together."""
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from device_agent.chat_template import Message, render
 from device_agent.errors import DeviceError
-from device_agent.generate import Piece, generate
+from device_agent.generate import OnChoice, Piece, generate
 from device_agent.head import Head
 from device_agent.kits import Progress
 from device_agent.link import Link
@@ -15,6 +16,7 @@ from device_agent.plugins import PluginVersion
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
+from device_agent.tokenizer import Tokenizer
 from protocol.errors import ContextExceeded
 from protocol.messages import Wants
 
@@ -38,6 +40,7 @@ class Speaker:
         link: The cloud and the home folder.
         version: The plugin that speaks; None for the frozen backbone alone.
         on_progress: Told of kit files that have to be fetched first.
+        lender: Another speaker, whose head and tokenizer are shared when they are the same.
 
     Raises:
         WrongBackbone: The plugin was trained on another backbone.
@@ -48,14 +51,17 @@ class Speaker:
         link: Link,
         version: PluginVersion | None,
         on_progress: Progress | None = None,
+        lender: "Speaker | None" = None,
     ) -> None:
         self.facts = link.facts()
         if version is not None:
             version.require(self.facts.fingerprint)
         kit = link.kit(version.kit_id if version is not None else None, on_progress)
         threads = link.settings.threads
-        self.tokenizer = link.tokenizer()
-        self._head = Head(kit, threads)
+        self._kit_id = kit.manifest.id
+        lends = lender is not None and lender._kit_id == self._kit_id
+        self.tokenizer: Tokenizer = lender.tokenizer if lender and lends else link.tokenizer()
+        self._head: Head = lender._head if lender and lends else Head(kit, threads)
         # What was found not to help rests: then no taps have to travel either.
         corrects = version is not None and version.speaks in ("plugin", "whole")
         self._plugin = SidePlugin(kit, version.weights(), threads) if version and corrects else None
@@ -78,6 +84,19 @@ class Speaker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def beside(self, link: Link) -> Self:
+        """Another one with the same parts, which are held once, and sessions of its own over ``link``."""
+        other = copy.copy(self)
+        other._cloud = link.cloud
+        other._session = RemoteSession(link.cloud, self._wants, self._prefix)
+        other._bare = None
+        return other
+
+    @property
+    def room(self) -> int:
+        """Most tokens of a prompt and its answer."""
+        return self._session.limit - len(self._prefix)
 
     def close(self) -> None:
         """Let the cloud forget what was opened, if it can be told."""
@@ -111,7 +130,7 @@ class Speaker:
         """
         kept = list(messages)
         first = 1 if kept and kept[0]["role"] == "system" else 0
-        room = self._session.limit - len(self._prefix)
+        room = self.room
         while len(ids := self.ask(kept)) + answer > room:
             if len(kept) < first + 3:
                 if len(ids) < room:
@@ -129,6 +148,7 @@ class Speaker:
         stop_strings: Sequence[str] = (),
         base: bool = False,
         reuse: bool = False,
+        on_choice: OnChoice | None = None,
     ) -> Iterator[Piece]:
         """Continue a prompt, which the personal prefix precedes when the plugin speaks.
 
@@ -140,6 +160,7 @@ class Speaker:
             base: Whether the frozen backbone speaks although there is a plugin.
             reuse: Whether the part of the prompt that the session has read already is kept. It is
                 faster, and equal up to rounding only.
+            on_choice: Told of each token before its piece comes.
         """
         prefix = [] if base else self._prefix
         session = self._without_prefix() if base else self._session
@@ -160,6 +181,7 @@ class Speaker:
             memory=None if base else self._memory,
             # The prefix is how the person writes, which a penalty must not drive out.
             uncounted=len(prefix),
+            on_choice=on_choice,
         )
 
     def _without_prefix(self) -> RemoteSession:

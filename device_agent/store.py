@@ -1,14 +1,14 @@
-"""What the device remembers in SQLite: examples, training jobs, and every byte that left or came."""
+"""What the device remembers in SQLite: examples, feedback, training jobs, and every byte that left or came."""
 
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from device_agent.atomic import make_folder
 from device_agent.errors import DeviceError
@@ -17,7 +17,10 @@ from device_agent.examples import Example
 BUSY_SECONDS = 30.0
 """How long one process waits while another one writes."""
 
-JobState = Literal["running", "stopped", "done", "failed"]
+JobState = Literal["queued", "running", "paused", "stopped", "done", "failed", "cancelled"]
+
+OPEN: tuple[JobState, ...] = ("queued", "running", "paused")
+"""States of jobs that are not over."""
 
 MIGRATIONS = (
     (
@@ -46,6 +49,33 @@ MIGRATIONS = (
             exchanges INTEGER NOT NULL,
             PRIMARY KEY (time, host, kind)
         ) STRICT, WITHOUT ROWID""",
+    ),
+    (
+        # A column's CHECK cannot be changed in place.
+        """CREATE TABLE queued_jobs (
+            id INTEGER PRIMARY KEY,
+            state TEXT NOT NULL CHECK (state IN
+                ('queued', 'running', 'paused', 'stopped', 'done', 'failed', 'cancelled')),
+            recipe TEXT NOT NULL,
+            created REAL NOT NULL,
+            updated REAL NOT NULL,
+            progress TEXT NOT NULL,
+            options TEXT,
+            problem TEXT
+        ) STRICT""",
+        """INSERT INTO queued_jobs (id, state, recipe, created, updated, progress)
+            SELECT id, state, recipe, created, updated, progress FROM jobs""",
+        "DROP TABLE jobs",
+        "ALTER TABLE queued_jobs RENAME TO jobs",
+        """CREATE TABLE feedback (
+            id INTEGER PRIMARY KEY,
+            created REAL NOT NULL,
+            model TEXT NOT NULL,
+            messages TEXT NOT NULL,
+            answer TEXT NOT NULL,
+            rating TEXT CHECK (rating IN ('up', 'down')),
+            correction TEXT
+        ) STRICT""",
     ),
 )
 """Statements that bring a store from version i to i + 1. Released ones never change; a change is a new row."""
@@ -102,6 +132,19 @@ class Job:
     created: float
     updated: float
     progress: Mapping[str, object]
+    options: Mapping[str, object] | None
+    """Training options of a job that was queued for the agent; None for one that a person runs."""
+    problem: str | None
+    """Why it failed, or what it waits for, in a sentence."""
+
+
+_JOB = "id, state, recipe, created, updated, progress, options, problem"
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    number, state, recipe, created, updated, progress, options, problem = row
+    chosen = None if options is None else json.loads(options)
+    return Job(number, state, recipe, created, updated, json.loads(progress), chosen, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +204,10 @@ class Store:
         Returns:
             How many were new.
         """
-        rows = [(e.kind, e.body, e.sha256, source, self._clock()) for e in examples]
+        now = self._clock()
         with self._writing():
             before = self._db.total_changes
-            self._db.executemany(
-                "INSERT INTO examples (kind, body, sha256, source, created) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (sha256) DO NOTHING",
-                rows,
-            )
+            self._insert_examples([(example, source, now) for example in examples])
             return self._db.total_changes - before
 
     def examples(self) -> list[StoredExample]:
@@ -197,16 +236,35 @@ class Store:
 
     # --- jobs ---
 
-    def begin_job(self, recipe: str) -> int:
-        """Note a training run; what still counted as running has died and counts as failed.
-
-        Call it only under ``training_lock``. Returns the job's number.
-        """
+    def queue_job(self, recipe: str, options: Mapping[str, object]) -> int:
+        """Note a training run for the agent to do; gives its number."""
         now = self._clock()
         with self._writing():
-            self._db.execute(
-                "UPDATE jobs SET state = 'failed', updated = ? WHERE state = 'running'", (now,)
+            made = self._db.execute(
+                "INSERT INTO jobs (state, recipe, created, updated, progress, options)"
+                " VALUES ('queued', ?, ?, ?, '{}', ?)",
+                (recipe, now, now, json.dumps(options)),
             )
+            return int(made.lastrowid or 0)
+
+    def begin_job(self, recipe: str, queued: int | None = None) -> int:
+        """Note a training run that begins.
+
+        Call it only under ``training_lock``: see ``bury_jobs``.
+
+        Args:
+            recipe: Of what is trained.
+            queued: The queued job that this is; a new one when None.
+
+        Returns:
+            The job's number.
+        """
+        self.bury_jobs(queued)
+        now = self._clock()
+        with self._writing():
+            if queued is not None:
+                self._db.execute("UPDATE jobs SET recipe = ? WHERE id = ?", (recipe, queued))
+                return queued
             made = self._db.execute(
                 "INSERT INTO jobs (state, recipe, created, updated, progress)"
                 " VALUES ('running', ?, ?, ?, '{}')",
@@ -214,23 +272,122 @@ class Store:
             )
             return int(made.lastrowid or 0)
 
-    def update_job(self, job: int, state: JobState, progress: Mapping[str, object]) -> None:
-        """Note how far a training run is."""
+    def bury_jobs(self, alive: int | None = None) -> None:
+        """What still counts as running has died: queued jobs wait again, others have failed.
+
+        Call it only under ``training_lock``, which a living run holds.
+
+        Args:
+            alive: One that is running nevertheless.
+        """
         with self._writing():
             self._db.execute(
-                "UPDATE jobs SET state = ?, updated = ?, progress = ? WHERE id = ?",
+                "UPDATE jobs SET state = CASE WHEN options IS NULL THEN 'failed' ELSE 'queued' END,"
+                " updated = ? WHERE state = 'running' AND id IS NOT ?",
+                (self._clock(), alive),
+            )
+
+    def update_job(self, job: int, state: JobState, progress: Mapping[str, object]) -> None:
+        """Note how far a running training run is; one that was paused or cancelled meanwhile stays so."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE jobs SET state = ?, updated = ?, progress = ?"
+                " WHERE id = ? AND state = 'running'",
                 (state, self._clock(), json.dumps(progress), job),
             )
 
+    def move_job(
+        self, job: int, before: tuple[JobState, ...], state: JobState, problem: str | None = None
+    ) -> bool:
+        """Change the state of a job.
+
+        Args:
+            job: Its number.
+            before: States out of which it may go; in another one it stays.
+            state: The new one.
+            problem: Why, in a sentence.
+
+        Returns:
+            Whether it has changed.
+        """
+        marks = ", ".join("?" for _ in before)
+        with self._writing():
+            changed = self._db.execute(
+                "UPDATE jobs SET state = ?, problem = ?, updated = ?"
+                f" WHERE id = ? AND state IN ({marks})",
+                (state, problem, self._clock(), job, *before),
+            )
+            return changed.rowcount > 0
+
+    def jobs(self) -> list[Job]:
+        """Every training run, the oldest first."""
+        rows = self._db.execute(f"SELECT {_JOB} FROM jobs ORDER BY id")
+        return [_job(row) for row in rows]
+
+    def job(self, number: int) -> Job | None:
+        """The training run of that number."""
+        row = self._db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (number,)).fetchone()
+        return None if row is None else _job(row)
+
+    def has_open_jobs(self) -> bool:
+        """Whether any job waits or runs."""
+        found = self._db.execute("SELECT 1 FROM jobs WHERE state IN ('queued', 'running') LIMIT 1")
+        return found.fetchone() is not None
+
+    def next_job(self) -> Job | None:
+        """The queued job that has waited for longest."""
+        row = self._db.execute(
+            f"SELECT {_JOB} FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1"
+        ).fetchone()
+        return None if row is None else _job(row)
+
     def last_job(self) -> Job | None:
         """The newest training run."""
+        row = self._db.execute(f"SELECT {_JOB} FROM jobs ORDER BY id DESC LIMIT 1").fetchone()
+        return None if row is None else _job(row)
+
+    # --- feedback ---
+
+    def add_feedback(
+        self,
+        model: str,
+        turns: Sequence[tuple[str, str]],
+        answer: str,
+        rating: str | None,
+        correction: str | None,
+    ) -> int:
+        """Keep what a person thinks of an answer; a better one becomes an example. Both or none.
+
+        Args:
+            model: Who answered.
+            turns: (role, content) of what was asked.
+            answer: What was answered.
+            rating: up, down, or None.
+            correction: What should have been answered.
+
+        Returns:
+            The feedback's number.
+        """
+        asked = json.dumps([{"role": role, "content": said} for role, said in turns])
+        now = self._clock()
+        with self._writing():
+            if correction is not None:
+                example = Example(messages=(*turns, ("assistant", correction)))
+                self._insert_examples([(example, "feedback", now)])
+            made = self._db.execute(
+                "INSERT INTO feedback (created, model, messages, answer, rating, correction)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (now, model, asked, answer, rating, correction),
+            )
+            return int(made.lastrowid or 0)
+
+    def count_feedback(self) -> dict[str, int]:
+        """How much feedback of each kind."""
         row = self._db.execute(
-            "SELECT id, state, recipe, created, updated, progress FROM jobs ORDER BY id DESC LIMIT 1"
+            "SELECT count(*) FILTER (WHERE rating = 'up'), count(*) FILTER (WHERE rating = 'down'),"
+            " count(correction) FROM feedback"
         ).fetchone()
-        if row is None:
-            return None
-        number, state, recipe, created, updated, progress = row
-        return Job(number, state, recipe, created, updated, json.loads(progress))
+        return dict(zip(("up", "down", "corrections"), row, strict=True))
 
     # --- egress ledger ---
 
@@ -245,15 +402,23 @@ class Store:
                 (minute, host, kind, up, down),
             )
 
-    def traffic(self) -> list[TrafficTotal]:
-        """The ledger's totals by host and kind."""
+    def traffic(self, since: float = 0.0) -> list[TrafficTotal]:
+        """The ledger's totals by host and kind, from the minute of ``since`` on (seconds since 1970)."""
         rows = self._db.execute(
-            "SELECT host, kind, sum(up), sum(down), sum(exchanges) FROM egress"
-            " GROUP BY host, kind ORDER BY host, kind"
+            "SELECT host, kind, sum(up), sum(down), sum(exchanges) FROM egress WHERE time >= ?"
+            " GROUP BY host, kind ORDER BY host, kind",
+            (int(since) // 60 * 60,),
         )
         return [TrafficTotal(*row) for row in rows]
 
     # --- inside ---
+
+    def _insert_examples(self, examples: Sequence[tuple[Example, str, float]]) -> None:
+        self._db.executemany(
+            "INSERT INTO examples (kind, body, sha256, source, created) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (sha256) DO NOTHING",
+            [(e.kind, e.body, e.sha256, source, created) for e, source, created in examples],
+        )
 
     def _prepare(self) -> None:
         # Writers do not block readers, and a killed process leaves a log that the next one replays.

@@ -1,12 +1,13 @@
 """One training run at a time in a home folder."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from device_agent.atomic import make_folder
 from device_agent.errors import DeviceError
+from device_agent.file_lock import Held, hold, is_held
+
+LOCK = "training.lock"
 
 
 class AlreadyTraining(DeviceError):
@@ -22,19 +23,16 @@ class AlreadyTraining(DeviceError):
 def training_lock(home: Path) -> Iterator[None]:
     """Hold the right to train in ``home``.
 
-    It is a lock on an SQLite file, because the system releases that one on every platform when its
-    owner dies, however it dies.
-
     Raises:
         AlreadyTraining: Another process holds it.
     """
-    db = sqlite3.connect(make_folder(home) / "training.lock", timeout=0, isolation_level=None)
     try:
-        db.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        db.close()
+        with hold(home / LOCK):
+            yield
+    except Held as error:
         raise AlreadyTraining(home) from error
-    try:
-        yield
-    finally:
-        db.close()
+
+
+def is_training(home: Path) -> bool:
+    """Whether another process trains in ``home``."""
+    return is_held(home / LOCK)

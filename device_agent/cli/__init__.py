@@ -20,6 +20,10 @@ from device_agent.settings import BadSetting, Settings, load, variable
 from protocol.errors import Fault
 
 COMMANDS = (
+    "up",
+    "stop",
+    "token",
+    "jobs",
     "status",
     "learn",
     "train",
@@ -42,6 +46,7 @@ Begin with:
   sideplug learn notes.md         keep your texts (they stay here)
   sideplug train                  train your plugin on them
   sideplug chat                   talk to your model
+  sideplug up                     serve it to other programs
 """
 
 SETTINGS_HELP = {
@@ -55,6 +60,19 @@ SETTINGS_HELP = {
     "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
     "patience": "seconds to wait for one answer of the cloud (default 300)",
 }
+
+
+AGENT_SETTINGS_HELP = {
+    "host": "where the agent listens (default 127.0.0.1)",
+    "port": "its port; 0 takes any that is free (default 8472)",
+    "train_when": "when it trains: idle (while nobody chats, the default), always",
+    "train_hours": "hours of the day in which it trains, such as 22:00-07:00",
+    "train_cpu": "percent of the time for which training may compute (default 100)",
+    "train_memory": "megabytes that training may take (default: no limit)",
+}
+"""Of the commands that start the agent."""
+
+AGENT_COMMANDS = ("up",)
 
 
 class Command(Protocol):
@@ -118,19 +136,21 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
             module.NAME, help=module.HELP, description=module.__doc__, formatter_class=shape
         )
         module.add_arguments(sub)
-        _add_settings(sub)
+        agent = AGENT_SETTINGS_HELP if module.NAME in AGENT_COMMANDS else {}
+        _add_settings(sub, SETTINGS_HELP | agent)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, told: dict[str, str]) -> None:
     group = parser.add_argument_group(
         "settings",
         "Each has a SIDEPLUG_* variable and a line in config.toml as well. The cloud's key has only "
         "these two, SIDEPLUG_KEY and key: everybody on a machine can read command lines.",
     )
     group.add_argument("--json", action="store_true", help="print JSON for programs")
-    for name, text in SETTINGS_HELP.items():
-        group.add_argument(f"--{name}", metavar=name.upper(), help=f"{text} [{variable(name)}]")
+    for name, text in told.items():
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, metavar=name.upper(), help=f"{text} [{variable(name)}]")
 
 
 def _tell(error: DeviceError | Fault, as_json: bool) -> None:

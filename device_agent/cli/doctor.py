@@ -32,6 +32,9 @@ LIBRARIES = {
     "platformdirs": (4, 2),
     "tqdm": (4, 66),
     "threadpoolctl": (3, 5),
+    "starlette": (0, 40),
+    "uvicorn": (0, 30),
+    "prometheus-client": (0, 21),
 }
 """Oldest version of each library that will do."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from device_agent.cli import OK, print_json
 from device_agent.cloud import CloudUnreachable
+from device_agent.daemon.instance import find_instance
 from device_agent.link import Link
 from device_agent.plugins import PluginStore
 from device_agent.settings import Settings
@@ -36,9 +37,10 @@ def collect(link: Link) -> dict[str, Any]:
     """Everything that is shown, as JSON has it."""
     home = link.settings.home
     version = PluginStore(home).current()
-    job = link.store.last_job()
+    job, agent = link.store.last_job(), find_instance(home)
     return {
         "home": str(home),
+        "agent": agent and asdict(agent),
         "cloud": _cloud(link),
         "plugin": version and {"version": version.version, "fingerprint": version.fingerprint},
         "examples": link.store.count_examples(),
@@ -82,6 +84,9 @@ def _show(found: Mapping[str, Any]) -> None:
     cloud, plugin, examples = found["cloud"], found["plugin"], found["examples"]
     reached = cloud["backbone"] if cloud["reachable"] else f"not reachable: {cloud['problem']}"
     print(f"home      {found['home']}")
+    agent = found["agent"]
+    up = f"{agent['url']} (process {agent['pid']})" if agent else "not up; `sideplug up` starts it"
+    print(f"agent     {up}")
     print(f"cloud     {cloud['url']}  {reached}")
     print(f"plugin    {plugin['version'] if plugin else 'none yet; the frozen backbone speaks'}")
     print(f"examples  {examples['text']} texts, {examples['chat']} conversations")

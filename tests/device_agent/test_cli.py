@@ -158,4 +158,5 @@ def test_flags_beat_variables(sideplug, tmp_path):
 
 def test_settings_and_their_flags_are_the_same(sideplug):
     # Everybody on a machine can read a command line, so a key has no place there.
-    assert set(cli.SETTINGS_HELP) == set(Settings.__dataclass_fields__) - {"key"}
+    flags = cli.SETTINGS_HELP | cli.AGENT_SETTINGS_HELP
+    assert set(flags) == set(Settings.__dataclass_fields__) - {"key"}

@@ -1,0 +1,38 @@
+"""How the agent is, what it counts, and what has left the device."""
+
+from dataclasses import asdict
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from device_agent.api.agent import agent_of
+from device_agent.api.errors import BadRequest
+from device_agent.api.metrics import CONTENT_TYPE
+
+
+async def health(_request: Request) -> Response:
+    """``GET /health``: whether the agent answers; what it needs of the cloud is found out by asking."""
+    return JSONResponse({"status": "ok"})
+
+
+async def metrics(request: Request) -> Response:
+    """``GET /metrics``, for Prometheus."""
+    text = await run_in_threadpool(agent_of(request).metrics.text)
+    return Response(text, headers={"content-type": CONTENT_TYPE})
+
+
+async def egress(request: Request) -> Response:
+    """``GET /v1/egress?since=SECONDS``: bytes that left and came, by host and kind."""
+    agent = agent_of(request)
+    try:
+        since = float(request.query_params.get("since", "0"))
+        int(since)
+    except (ValueError, OverflowError):
+        raise BadRequest("since must be seconds since 1970", "since") from None
+
+    def read() -> list[dict[str, object]]:
+        with agent.store() as store:
+            return [asdict(total) for total in store.traffic(since)]
+
+    return JSONResponse({"object": "list", "data": await run_in_threadpool(read)})

@@ -1,0 +1,102 @@
+"""What a person teaches through the API: examples, and feedback on answers."""
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from device_agent.api.agent import Agent, agent_of
+from device_agent.api.answers import Answer
+from device_agent.api.body import Body
+from device_agent.api.completions import turns_of
+from device_agent.api.errors import BadRequest
+from device_agent.documents import example_of
+from device_agent.examples import Example
+
+RATINGS = ("up", "down")
+PREVIEW = 200
+"""Characters of an example that a list shows."""
+
+
+async def list_examples(request: Request) -> Response:
+    """``GET /v1/examples``: the newest first, each with how it begins."""
+    agent = agent_of(request)
+    return JSONResponse(await run_in_threadpool(_examples, agent))
+
+
+async def add_examples(request: Request) -> Response:
+    """``POST /v1/examples``: ``{"text": …}``, ``{"messages": […]}``, or ``{"examples": [these, …]}``."""
+    body = await Body.of(request)
+    given = body.value("examples")
+    records = [body.record] if given is None else given
+    if not isinstance(records, list) or not records:
+        raise BadRequest("examples must be a list that is not empty", "examples")
+    examples = [_example(record, place) for place, record in enumerate(records)]
+    source = body.text("source", "api")
+    return JSONResponse(await run_in_threadpool(_keep, agent_of(request), examples, source), 201)
+
+
+async def give_feedback(request: Request) -> Response:
+    """``POST /v1/feedback``: ``rating`` up or down, and ``correction``, the better answer.
+
+    Which answer is meant is told by its ``completion`` id, or by ``messages`` (and ``answer``) themselves.
+    """
+    agent, body = agent_of(request), await Body.of(request)
+    rating = body.value("rating")
+    correction = None if body.value("correction") is None else body.text("correction").strip()
+    if rating not in (None, *RATINGS):
+        raise BadRequest("rating must be up or down", "rating")
+    if rating is None and not correction:
+        raise BadRequest("there must be a rating, a correction, or both")
+    meant = _answer_meant(agent, body)
+    number = await run_in_threadpool(_keep_feedback, agent, meant, rating, correction or None)
+    return JSONResponse({"id": number, "example": bool(correction)}, 201)
+
+
+def _answer_meant(agent: Agent, body: Body) -> Answer:
+    if body.value("messages") is None:
+        return agent.answers.get(body.text("completion"))
+    turns, answer = turns_of(body.value("messages")), body.text("answer", "")
+    return Answer(body.text("model", "me"), turns, answer)
+
+
+def _keep_feedback(agent: Agent, meant: Answer, rating: str | None, correction: str | None) -> int:
+    with agent.store() as store:
+        return store.add_feedback(meant.model, meant.turns, meant.text, rating, correction)
+
+
+def _keep(agent: Agent, examples: list[Example], source: str) -> dict[str, object]:
+    with agent.store() as store:
+        added = store.add_examples(examples, source)
+        return {
+            "added": added,
+            "known": len(examples) - added,
+            "examples": store.count_examples(),
+        }
+
+
+def _examples(agent: Agent) -> dict[str, object]:
+    with agent.store() as store:
+        rows = [
+            {
+                "id": stored.id,
+                "kind": stored.example.kind,
+                "source": stored.source,
+                "created": stored.created,
+                "preview": _preview(stored.example),
+            }
+            for stored in reversed(store.examples())
+        ]
+        counts, feedback = store.count_examples(), store.count_feedback()
+    return {"object": "list", "data": rows, "examples": counts, "feedback": feedback}
+
+
+def _preview(example: Example) -> str:
+    text = example.text or "\n".join(f"{role}: {said}" for role, said in example.messages)
+    return text[:PREVIEW]
+
+
+def _example(record: object, place: int) -> Example:
+    try:
+        return example_of(record)
+    except ValueError as error:
+        raise BadRequest(f"example {place}: {error}", "examples") from None

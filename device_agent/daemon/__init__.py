@@ -1,0 +1,1 @@
+"""The agent as a process of its own: one for each home, serving its API, training when nobody chats."""
