@@ -212,7 +212,9 @@ def learn(
         try:
             lesson = _train(link.settings, kit, corpus, options, path, journal)
         except BaseException:
-            journal.close("failed")
+            # Of a queued job the agent decides what becomes of it, and says why.
+            if queued is None:
+                journal.close("failed")
             raise
         corpus.cache.sweep(time.time() - KEPT_SECONDS)
         stopped = lesson.trained.ending in ("stopped", "time")

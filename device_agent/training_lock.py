@@ -9,6 +9,9 @@ from device_agent.file_lock import Held, hold, is_held
 
 LOCK = "training.lock"
 
+GRACE = 1.0
+"""Seconds that it is waited for: who only looks whether somebody trains has it for a moment."""
+
 
 class AlreadyTraining(DeviceError):
     """Another process trains in the same home folder."""
@@ -27,7 +30,7 @@ def training_lock(home: Path) -> Iterator[None]:
         AlreadyTraining: Another process holds it.
     """
     try:
-        with hold(home / LOCK):
+        with hold(home / LOCK, GRACE):
             yield
     except Held as error:
         raise AlreadyTraining(home) from error

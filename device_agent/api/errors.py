@@ -8,9 +8,11 @@ from device_agent.documents import BadDocument
 from device_agent.errors import DeviceError
 from device_agent.jobs import NoSuchJob, NotNow
 from device_agent.plugins import NoSuchVersion, NothingBefore
+from device_agent.remembering import NoSuchExample
 from device_agent.settings import BadSetting
 from device_agent.speaker import EmptyPrompt
 from device_agent.store import StoreUnavailable
+from device_agent.training_lock import AlreadyTraining
 from protocol.errors import ContextExceeded, Fault
 
 
@@ -81,8 +83,10 @@ STATUS: dict[type[Exception], int] = {
     NoSuchVersion: 404,
     NoSuchJob: 404,
     NoSuchAnswer: 404,
+    NoSuchExample: 404,
     NothingBefore: 409,
     NotNow: 409,
+    AlreadyTraining: 409,
     BodyTooLarge: 413,
     CloudUnreachable: 503,
     StoreUnavailable: 503,

@@ -11,6 +11,8 @@ from device_agent.api.completions import turns_of
 from device_agent.api.errors import BadRequest
 from device_agent.documents import example_of
 from device_agent.examples import Example
+from device_agent.link import Link
+from device_agent.remembering import forget_examples
 
 RATINGS = ("up", "down")
 PREVIEW = 200
@@ -33,6 +35,18 @@ async def add_examples(request: Request) -> Response:
     examples = [_example(record, place) for place, record in enumerate(records)]
     source = body.text("source", "api")
     return JSONResponse(await run_in_threadpool(_keep, agent_of(request), examples, source), 201)
+
+
+async def forget_example(request: Request) -> Response:
+    """``DELETE /v1/examples/{number}``: out of the store, and out of the memory of every version."""
+    agent, number = agent_of(request), request.path_params["number"]
+
+    def forget() -> dict[str, object]:
+        with Link(agent.settings) as link:
+            forgotten = forget_examples(link, [number])
+        return {"id": number, "deleted": True, "rows": forgotten.rows}
+
+    return JSONResponse(await run_in_threadpool(forget))
 
 
 async def give_feedback(request: Request) -> Response:

@@ -125,10 +125,10 @@ class Voices:
 
     def _best(self, version: PluginVersion | None, beginning: str) -> "Voice":
         """The free voice that had this conversation; else an unused one; else who knows most of its beginning."""
-        wanted = None if version is None else version.version
+        wanted = _key(version)
 
         def known(voice: Voice) -> tuple[bool, bool, int]:
-            same = voice.speaker is not None and wanted in (None, voice.version)
+            same = voice.speaker is not None and wanted in (None, voice.key)
             shared = _shared(voice.heard, beginning) if same else 0
             goes_on = 0 < shared == len(voice.heard)
             return goes_on, voice.speaker is None, shared
@@ -137,15 +137,23 @@ class Voices:
 
     def _speaker_beside(self, link: Link, version: PluginVersion | None) -> Speaker:
         """A speaker over ``link`` with the parts that another voice has loaded already, if one has."""
-        wanted = None if version is None else version.version
+        wanted = _key(version)
         with self._opening:
             lender = None
             for voice in self._all:
                 speaker = voice.speaker
-                if speaker is not None and voice.version == wanted:
+                if speaker is not None and voice.key == wanted:
                     return speaker.beside(link)
                 lender = speaker or lender
             return Speaker(link, version, lender=lender)
+
+
+def _key(version: PluginVersion | None) -> str | None:
+    """Names a version as it is now: its memory may have learned or forgotten since it was loaded."""
+    if version is None:
+        return None
+    path = version.memory_path
+    return f"{version.version} {path.stat().st_mtime_ns if path.is_file() else 0}"
 
 
 def _shared(one: str, other: str) -> int:
@@ -166,8 +174,8 @@ class Voice:
         self._settings, self._metrics, self._speaker_beside = settings, metrics, speaker_beside
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="voice")
         self.speaker: Speaker | None = None
-        self.version: str | None = None
-        """Of the plugin that the speaker has."""
+        self.key: str | None = None
+        """Of the plugin that the speaker has; see ``_key``."""
         self.heard = ""
         """The conversation that its session was about last."""
         self._link: Link | None = None
@@ -226,13 +234,13 @@ class Voice:
         return self._link
 
     def _speaking(self, link: Link, version: PluginVersion | None) -> Speaker:
-        wanted = None if version is None else version.version
-        if self.speaker is None or wanted not in (None, self.version):
+        wanted = _key(version)
+        if self.speaker is None or wanted not in (None, self.key):
             if self.speaker is not None:
                 self.speaker.close()
                 self.speaker, self.heard = None, ""
             self.speaker = self._speaker_beside(link, version)
-            self.version = wanted
+            self.key = wanted
         return self.speaker
 
     def _pause(self, seconds: float) -> None:

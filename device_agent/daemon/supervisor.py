@@ -136,9 +136,8 @@ class Supervisor:
             passing = self._deaths[running.job] < MOST_DEATHS
         if passing:
             self._not_before = self._clock() + AGAIN_SECONDS
-        # The process itself may have noted that it has failed.
         store.move_job(
-            running.job, ("running", "failed"), "queued" if passing else "failed", problem
+            running.job, ("running",), "queued" if passing else "failed", problem
         )
 
 

@@ -347,6 +347,14 @@ def test_examples_are_added_once(http):
     assert "assistant" in answer.json()["error"]["message"]
 
 
+def test_an_example_is_forgotten(http):
+    http.post("/v1/examples", json={"text": "never mind"})
+    number = http.get("/v1/examples").json()["data"][0]["id"]
+    assert http.delete(f"/v1/examples/{number}").json()["deleted"] is True
+    assert all(row["id"] != number for row in http.get("/v1/examples").json()["data"])
+    assert http.delete(f"/v1/examples/{number}").status_code == 404
+
+
 def test_plugins_are_listed_switched_and_rolled_back(http, client, agent):
     told = http.get("/v1/plugins").json()
     assert (told["current"], [row["version"] for row in told["data"]]) == ("2", ["2", "1"])
