@@ -23,6 +23,7 @@ COMMANDS = (
     "up",
     "stop",
     "token",
+    "service",
     "jobs",
     "status",
     "learn",
@@ -72,7 +73,7 @@ AGENT_SETTINGS_HELP = {
 }
 """Of the commands that start the agent."""
 
-AGENT_COMMANDS = ("up",)
+AGENT_COMMANDS = ("up", "service")
 
 
 class Command(Protocol):

@@ -136,9 +136,7 @@ class Supervisor:
             passing = self._deaths[running.job] < MOST_DEATHS
         if passing:
             self._not_before = self._clock() + AGAIN_SECONDS
-        store.move_job(
-            running.job, ("running",), "queued" if passing else "failed", problem
-        )
+        store.move_job(running.job, ("running",), "queued" if passing else "failed", problem)
 
 
 class _Running:

@@ -14,9 +14,9 @@ import pytest
 from device_agent import jobs
 from device_agent.daemon.instance import LOCK, RECORD, TOKEN, find_instance
 from device_agent.daemon.serve import DidNotStart, detach
+from device_agent.examples import Example
 from device_agent.file_lock import is_held
 from device_agent.plugins import PluginStore
-from device_agent.examples import Example
 from device_agent.settings import Settings
 from device_agent.store import Store
 from device_agent.training_lock import is_training, training_lock
@@ -122,7 +122,7 @@ def test_what_goes_wrong_in_mid_answer_is_told_within_the_stream(tmp_path):
 
         def failing(*args):
             if next(steps) == 5:
-                raise InternalFault()
+                raise InternalFault(request="r1")
             return step(*args)
 
         cloud.backbone._step = failing
