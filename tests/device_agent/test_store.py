@@ -7,6 +7,7 @@ from device_agent import store as store_module
 from device_agent.examples import Example
 from device_agent.store import (
     MIGRATIONS,
+    Job,
     Store,
     StoreDamaged,
     StoreTooNew,
@@ -98,7 +99,7 @@ def test_a_migration_keeps_what_was_there(tmp_path, monkeypatch):
     with Store(tmp_path / "s") as store:
         assert [row.example for row in store.examples()] == [TEXT]
     monkeypatch.undo()
-    with pytest.raises(StoreTooNew, match="layout 2"):
+    with pytest.raises(StoreTooNew, match=f"layout {len(more)}"):
         Store(tmp_path / "s")
 
 
@@ -151,3 +152,38 @@ def test_processes_may_open_and_write_at_the_same_time(tmp_path):
     assert [writer.exitcode for writer in writers] == [0] * 4
     with Store(tmp_path / "s") as store:
         assert len(store.examples()) == 4 * 20 + 1
+
+
+def test_jobs_of_the_first_layout_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MIGRATIONS", MIGRATIONS[:1])
+    Store(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s") as db:
+        db.execute("INSERT INTO jobs VALUES (7, 'done', 'ladder', 1.0, 2.0, '{\"step\": 3}')")
+    db.close()
+    monkeypatch.undo()
+    with Store(tmp_path / "s") as store:
+        assert store.last_job() == Job(7, "done", "ladder", 1.0, 2.0, {"step": 3}, None, None)
+        assert store.queue_job("ladder", {}) == 8
+
+
+def test_the_state_of_a_job_changes_only_from_where_it_may(tmp_path):
+    with Store(tmp_path / "s") as store:
+        number = store.queue_job("ladder", {"epochs": 2})
+        assert store.next_job().options == {"epochs": 2}
+        assert not store.move_job(number, ("running",), "done")
+        assert store.move_job(number, ("queued",), "running")
+        assert store.begin_job("spa", number) == number
+        store.move_job(number, ("running",), "cancelled")
+        store.update_job(number, "done", {"step": 1})
+        assert (store.job(number).state, store.job(number).progress) == ("cancelled", {})
+        assert not store.has_open_jobs()
+
+
+def test_what_died_while_it_ran_waits_again_or_has_failed(tmp_path):
+    with Store(tmp_path / "s") as store:
+        queued = store.queue_job("ladder", {})
+        store.move_job(queued, ("queued",), "running")
+        by_hand = store.begin_job("ladder")
+        assert (store.job(queued).state, store.job(by_hand).state) == ("queued", "running")
+        store.bury_jobs()
+        assert store.job(by_hand).state == "failed"
