@@ -1,4 +1,4 @@
-"""Keys and values of all sessions in one store of pages, one number of which a cache is a table of."""
+"""The store of keys and values: pages for all sessions, of which each session's cache is a table."""
 
 import torch
 from torch import Tensor
