@@ -1,4 +1,4 @@
-"""The command ``sideplug-cloud``: pull, list, serve, compile, keys, plan."""
+"""The command ``sideplug-cloud``: pull, list, serve, compile, keys, plan, cost."""
 
 import argparse
 import json
@@ -167,6 +167,21 @@ def _plan(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _cost(args: argparse.Namespace, settings: Settings) -> int:
+    from adapters.cost import compare
+    from adapters.cost_picture import draw
+    from cloud_service.cost import as_text, find_shape
+
+    if args.tokens < 1:
+        raise BadSetting("--tokens must be at least 1")
+    shape = find_shape(args.model, settings.cache)
+    answer = compare(shape, args.tokens, args.memory)
+    if args.picture:
+        args.picture.write_text(draw(shape), encoding="utf-8")
+    _print(args, answer, as_text(answer))
+    return 0
+
+
 def _give_way() -> None:
     """Let whoever answers a person go first, where the system has an order."""
     if hasattr(os, "nice"):
@@ -250,6 +265,18 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_cost(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="distilbert",
+        help="distilbert, gpt3-small, alexatm, a pulled backbone, or a folder or config.json in "
+        "Hugging Face layout (default: distilbert)",
+    )
+    parser.add_argument("--tokens", type=int, default=1024, help="in a sequence (default: 1024)")
+    parser.add_argument("--memory", type=float, metavar="MB", help="of a device: does it fit?")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it as SVG")
+
+
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the flag of a setting. Its value is read with those of the other sources."""
     item = next(item for item in fields(Settings) if item.name == name)
@@ -306,6 +333,14 @@ COMMANDS = (
         "assume how many machines like this one, how much memory and network it takes.",
         _add_plan,
         _plan,
+    ),
+    Command(
+        "cost",
+        "work out what training costs, by each rule",
+        "Counts arithmetic and memory of one training step of a whole model by backprop, with "
+        "recomputation, PEPITA and MEMPEPITA: as published, and as frameworks compute.",
+        _add_cost,
+        _cost,
     ),
     Command(
         "keys",
