@@ -45,6 +45,7 @@ class Course:
         home = self._kept.workspace / "looking"
         with voice(home, self._service.url, self._threads, base=True) as speaker:
             words = " ".join(["word"] * LOOK)
+            speaker.log_likelihoods(words, ["yes"])  # graphs are loaded at their first use
             began = time.perf_counter()
             speaker.log_likelihoods(words, ["yes"])
             pace = (time.perf_counter() - began) / LOOK

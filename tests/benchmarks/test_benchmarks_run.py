@@ -102,8 +102,8 @@ def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_pa
     assert {
         "gain_share_min",
         "gain_share_min_2000",
-        "gain_share_with_prefix_min",
-        "harm_max",
+        "gain_share_with_prefix",
+        "harm",
     } <= set(report)
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}

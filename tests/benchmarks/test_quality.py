@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.arms_of_quality import _row
-from benchmarks.quality import _summary, gain_share, least
+from benchmarks.quality import _figures, _results, _summary, gain_share, least
 
 ARMS = {
     "frozen": {"test_nll": 3.3},
@@ -63,3 +63,31 @@ def test_a_part_is_judged_whether_it_may_speak_or_not_and_only_training_costs():
     assert _row(one, "plugin") == {**_row(one, "plugin"), "test_nll": 3.0, "cpu_seconds": 1}
     assert _row(one, "prefix") == {"test_nll": 3.1, "tokens": 9}
     assert _row(one, "memory") is None
+
+
+def test_the_report_has_the_worst_of_each_and_every_one_by_person():
+    def one(everything, harm):
+        figures = {"frozen": 3.3, "everything": everything, "LoRA": 3.0, "LoRA + prefix": 2.9}
+        return {"arms": {a: [{"test_nll": v}] for a, v in figures.items()}, "harm": harm}
+
+    measured = {
+        "a": {2000: one(3.0, [0.0, 0.002]), 10000: one(2.7, [0.0])},
+        "b": {2000: one(3.15, [0.01])},
+    }
+    results = _results(measured)
+    assert results["gain_share"] == {
+        "a": {"2000": pytest.approx(1.0), "10000": pytest.approx(2.0)},
+        "b": {"2000": pytest.approx(0.5)},
+    }
+    figures = {figure.name: figure for figure in _figures(results)}
+    assert {name: figure.value for name, figure in figures.items()} == pytest.approx(
+        {
+            "gain_share_min": 0.5,
+            "gain_share_min_2000": 0.5,
+            "gain_share_min_10000": 2.0,
+            "gain_share_with_prefix": 0.375,
+            "harm": 0.01,
+        }
+    )
+    assert figures["gain_share_min_10000"].at_least == 1.0
+    assert figures["gain_share_min_2000"].at_least == 0.9
