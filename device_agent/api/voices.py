@@ -109,9 +109,13 @@ class Voices:
 
     async def rest(self) -> None:
         """Let go of what the free voices hold."""
-        for voice in [voice for voice in self._free if voice.speaker is not None]:
-            self._free.remove(voice)
+        for voice in self._all:
             await self._room.acquire()
+            # While this waited, somebody may have asked something.
+            if voice.speaker is None or voice not in self._free:
+                self._room.release()
+                continue
+            self._free.remove(voice)
             try:
                 await asyncio.get_running_loop().run_in_executor(voice.thread, voice.rest)
             finally:
