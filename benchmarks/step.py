@@ -3,7 +3,8 @@ How fast is one session, and what do its weights lose?
 
 One device generates greedily through the cloud, its plugin and its own head included, against
 transformers.generate in one process on the same prompts, in turn: with the cloud's default weights
-against the faster dtype of transformers, and in f32 on both sides. Then the cloud's step by itself,
+against the faster dtype of transformers, and in f32 on both sides; where llama-cpp-python is
+installed, with the default weights against llama.cpp too. Then the cloud's step by itself,
 as a multiple of the time in which this machine copies as many bytes as the layers' weights have.
 Last, for each kind of weights, what it loses against f32 of the same engine, whose texts are those
 of transformers (`python -m benchmarks exactness`).
@@ -14,13 +15,14 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from benchmarks import texts
+from benchmarks import llama_cpp, texts
 from benchmarks.arms import Arms, arms
 from benchmarks.choices import KV_BYTES, compare
 from benchmarks.peer import WholeModel, whole_model
@@ -31,6 +33,7 @@ from cloud_service.backbones.base import Span
 from cloud_service.backbones.engines import Choice, choose, start
 from cloud_service.backbones.lean.packs import Packs
 from cloud_service.backbones.pages import Cache
+from cloud_service.packages import PACKAGES
 from cloud_service.registry import Pulled, Registry
 from cloud_service.settings import load
 from protocol.messages import Wants
@@ -41,6 +44,7 @@ HELP = "tokens a second of one session against transformers; what each kind of w
 TEXTS, TEXT_TOKENS = 3, 512
 CODEC = "f16"
 """The device's own."""
+LLAMA = "llama.cpp"
 _COPIED = 2**28
 _MATRICES = ("qkv", "output", "gate_up", "down")
 
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> Outcome:
                 "the cloud's step ÷ copying its weights' bytes",
                 at_most=4,
             ),
+            *_against_llama(speeds[0]["llama_cpp_ratio"]),
         ],
         results={"speeds": speeds, "engine": engine, "choices": losses},
         seeds=[],
@@ -95,40 +100,55 @@ def run(args: argparse.Namespace) -> Outcome:
     )
 
 
+def _against_llama(ratio: float | None) -> list[Figure]:
+    """The figure that there is where llama-cpp-python is installed."""
+    if ratio is None:
+        return []
+    return [Figure("llama_cpp_ratio", ratio, "tokens/s of one device ÷ llama.cpp's", at_least=1)]
+
+
 def _speeds(
     args: argparse.Namespace, backbone: Backbone, weights: str, dtypes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Medians over prompts of tokens a second, all arms in turn on each prompt."""
-    others = dtypes[1:]
-    with arms(backbone, weights, args.threads, CODEC, dtypes[0]) as both:
-        if not others:
-            return _in_turn(args, both, weights, {dtypes[0]: both.whole})
-        with whole_model(backbone.folder, others[0], args.threads) as second:
-            return _in_turn(args, both, weights, {dtypes[0]: both.whole, others[0]: second})
-
-
-def _in_turn(
-    args: argparse.Namespace, both: Arms, weights: str, wholes: dict[str, WholeModel]
-) -> dict[str, Any]:
-    say(f"one session: {weights} against transformers")
-    rates: dict[str, list[float]] = {name: [] for name in ("split", *wholes)}
-    for number in range(-1, args.prompts):
-        ids = both.split.ids(PROMPTS[number % len(PROMPTS)])
-        began = time.perf_counter()
-        both.split.generate(ids, args.new_tokens)
-        took = {"split": time.perf_counter() - began}
-        for name, whole in wholes.items():
-            took[name] = whole.ask("generate", ids=ids, new=args.new_tokens)["seconds"]
-        if number >= 0:  # the first warms everything up
-            for name, seconds in took.items():
-                rates[name].append(args.new_tokens / seconds)
-    medians = {name: statistics.median(one) for name, one in rates.items()}
+    with (
+        arms(backbone, weights, args.threads, CODEC, dtypes[0]) as both,
+        ExitStack() as stack,
+    ):
+        wholes = {dtypes[0]: both.whole}
+        for dtype in dtypes[1:]:
+            model = whole_model(backbone.folder, dtype, args.threads)
+            wholes[dtype] = stack.enter_context(model)
+        peers = dict(wholes)
+        # It has the file's own 4 bits: a peer of the default weights alone.
+        if weights == "auto" and backbone.name in PACKAGES and llama_cpp.installed():
+            peers[LLAMA] = stack.enter_context(llama_cpp.llama(backbone.name, args.threads))
+        medians = _in_turn(args, both, weights, peers)
     fastest = max(medians[name] for name in wholes)
     return {
         "weights": both.split.facts.dtype,
         "tokens_per_second": medians,
         "ratio": medians["split"] / fastest,
+        "llama_cpp_ratio": medians["split"] / medians[LLAMA] if LLAMA in medians else None,
     }
+
+
+def _in_turn(
+    args: argparse.Namespace, both: Arms, weights: str, peers: dict[str, WholeModel]
+) -> dict[str, float]:
+    say(f"one session: {weights} against transformers")
+    rates: dict[str, list[float]] = {name: [] for name in ("split", *peers)}
+    for number in range(-1, args.prompts):
+        ids = both.split.ids(PROMPTS[number % len(PROMPTS)])
+        began = time.perf_counter()
+        both.split.generate(ids, args.new_tokens)
+        took = {"split": time.perf_counter() - began}
+        for name, peer in peers.items():
+            took[name] = peer.ask("generate", ids=ids, new=args.new_tokens)["seconds"]
+        if number >= 0:  # the first warms everything up
+            for name, seconds in took.items():
+                rates[name].append(args.new_tokens / seconds)
+    return {name: statistics.median(one) for name, one in rates.items()}
 
 
 def _engine(args: argparse.Namespace, pulled: Pulled) -> dict[str, Any]:
@@ -194,10 +214,13 @@ def _losses(
 
 def _speed_table(speeds: list[dict[str, Any]]) -> Rows:
     columns = ("weights", "device tok/s", "transformers bf16 tok/s", "transformers f32 tok/s")
+    columns += ("llama.cpp tok/s",)
     rows = []
     for one in speeds:
         rates = one["tokens_per_second"]
-        rows.append([one["weights"], rates["split"], rates.get("bf16"), rates.get("f32")])
+        rows.append(
+            [one["weights"], rates["split"], rates.get("bf16"), rates.get("f32"), rates.get(LLAMA)]
+        )
     return Rows("one session", columns, rows)
 
 
