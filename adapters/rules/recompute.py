@@ -31,10 +31,13 @@ def recompute(
         inputs.append(state)
         state = block.output(block.own(weights), state)
     value, slope = loss(state, batch, softcap)
-    parts = []
+    parts: list[Weights] = []
+    zero = known_when([slope])
     for block, entered in zip(reversed(blocks), reversed(inputs), strict=True):
-        own = after(known_when([slope]), block.own(weights))
+        own = after(zero, block.own(weights))
         _, back = cast(tuple[Tensor, Backward], torch.func.vjp(block.output, own, entered))
         part, slope = back(slope)
         parts.append(part)
+        # Its weights' gradients too, or a runtime puts them off and keeps what they read.
+        zero = known_when([slope, *part.values()])
     return value, assemble(blocks, parts[::-1])
