@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from cloud_service.backbones.base import Backbone
 from cloud_service.backbones.causal import CausalBackbone
@@ -15,7 +15,8 @@ from cloud_service.backbones.lean.quantisation import is_lossless
 from cloud_service.backbones.lean.shape import obstacle, shape_of
 from cloud_service.backbones.lean.simd import HAS_INT8_DOT
 from cloud_service.backbones.loading import config_of, fastest_dtype, load_model
-from cloud_service.errors import BadSetting
+from cloud_service.backbones.tokens import first_line
+from cloud_service.errors import BackboneRefused, BadSetting
 from cloud_service.registry import Pulled
 from protocol.facts import BackboneFacts
 
@@ -49,6 +50,7 @@ def choose(folder: Path, engine: str, weights: str) -> Choice:
 
     Raises:
         BadSetting: They cannot be had together, or not for this model.
+        BackboneRefused: The folder holds no such model, or it cannot be read.
 
     """
     against = obstacle(config_of(folder))
@@ -113,12 +115,17 @@ def _best_weights(folder: Path) -> str:
 def _has_four_bits(folder: Path) -> bool:
     """Say whether each layer's MLP, by a few of its rows, was written with 4 bits before."""
     found = False
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():
-                if name.endswith(".down_proj.weight"):
-                    rows = opened.get_slice(name)[:_SAMPLE_ROWS].float().numpy()
-                    found = True
-                    if not is_lossless(rows):
-                        return False
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():
+                    if name.endswith(".down_proj.weight"):
+                        rows = opened.get_slice(name)[:_SAMPLE_ROWS].float().numpy()
+                        found = True
+                        if not is_lossless(rows):
+                            return False
+    except SafetensorError as error:
+        raise BackboneRefused(
+            f"the model in {folder} cannot be read: {first_line(error)}"
+        ) from None
     return found
