@@ -75,7 +75,7 @@ def test_every_recipe_learns(served, settings, recipe):
     lesson = train(settings, [Example(text=STORY)], epochs=8)
     losses = [entry["loss"] for entry in lesson.trained.course.history]
     assert losses[-1] < losses[0]
-    assert lesson.after < lesson.base
+    assert lesson.after < lesson.evaluation.base
     assert lesson.promoted
 
 
@@ -114,13 +114,13 @@ def test_writing_over_what_is_read_changes_nothing(served, settings, recipe):
 @pytest.mark.parametrize("codec", ["f32", "bf16", "int8"])
 def test_every_codec_learns(settings, codec):
     lesson = train(replace(settings, codec=codec), [Example(text=STORY)], epochs=4)
-    assert lesson.after < lesson.base
+    assert lesson.after < lesson.evaluation.base
 
 
 def test_behind_a_prefix_it_learns_as_well(settings):
     lesson = train(replace(settings, prefix=64), [Example(text=STORY)], epochs=8)
-    assert lesson.prefix is not None
-    assert lesson.after < lesson.base
+    assert lesson.evaluation.prefix is not None
+    assert lesson.after < lesson.evaluation.base
 
 
 def test_conversations_are_learned(settings):
@@ -131,7 +131,7 @@ def test_conversations_are_learned(settings):
         for asked, answer in said
     ]
     lesson = train(settings, chats, epochs=6)
-    assert lesson.after < lesson.base - 1
+    assert lesson.after < lesson.evaluation.base - 1
 
 
 def test_the_figures_are_those_of_the_whole_model_in_torch(served, settings):
