@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmark's own arguments."""
     parser.add_argument("--prompts", type=int, default=6, help="prompts generated from")
     parser.add_argument("--new-tokens", type=int, default=64, help="tokens generated for each")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of features and forwards")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of features and forwards")
     parser.add_argument(
         "--codec", default="f16", help="how hidden states travel (default f16, the device's own)"
     )
