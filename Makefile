@@ -22,8 +22,12 @@ setup: .venv/ready
 demo: .venv/ready .venv-device/ready
 	$(BIN)/python -m demo --device-python $(DEVICE_BIN)/python $(if $(TEXT),--text "$(TEXT)")
 
+# Tests run side by side, one thread each: two that share the cores' threads wait for each other.
+PYTEST := pytest -q --numprocesses auto
+test check: export OMP_NUM_THREADS = 1
+
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m $(PYTEST) -m "not gpu"
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -m "not slow and not gpu"
+	$(BIN)/coverage run -m $(PYTEST) -m "not slow and not gpu"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='protocol/*' --fail-under=100

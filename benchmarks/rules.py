@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> Outcome:
     """Trains by one rule after the other, then measures steps."""
     if args.quick:
         args.training_tokens, args.held_out_tokens, args.deep_layers = 1000, 300, 2
+    documents = texts.load(args.text)
     backbone = pull(args.backbone)
     for rule in args.rules:
         say(f"compiling {RECIPES[rule]}")
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         with cloud(backbone, "f32", args.threads, flags) as service:
-            _write_text(service, args, workspace)
+            _write_text(service, documents, args, workspace)
             arms = {rule: _arm(service, workspace, rule, args) for rule in args.rules}
         ladder = {rule: _steps(_graph(workspace / rule), workspace) for rule in args.rules}
         deep = {rule: _steps(_deep(rule, args, workspace), workspace) for rule in args.rules}
@@ -92,11 +93,12 @@ def run(args: argparse.Namespace) -> Outcome:
     )
 
 
-def _write_text(service: Cloud, args: argparse.Namespace, folder: Path) -> None:
+def _write_text(
+    service: Cloud, documents: Sequence[texts.Document], args: argparse.Namespace, folder: Path
+) -> None:
     first = RECIPES[args.rules[0]]
     with Link(Settings(home=folder / "preparing", cloud=service.url, recipe=first)) as link:
         link.kit()
-        documents = texts.load(args.text)
         found = prepare(link, documents, args.training_tokens, args.held_out_tokens)
     found.write_text("training", folder / "training.jsonl")
     found.write_text("test", folder / "test.jsonl")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import ClassVar, TypeVar
@@ -46,7 +47,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 MOST_SEED = 2**63 - 1
 
 
-class Form:
+class Form(ABC):
     """One of the two routes: how its prompt is written, and how its answer is."""
 
     prefix: ClassVar[str]
@@ -72,17 +73,21 @@ class Form:
             "system_fingerprint": fingerprint,
         }
 
+    @abstractmethod
+    def asked(self, agent: Agent, sampling: Sampling, stops: list[str]) -> Asked:
+        """What the voice gets."""
+
     def opening(self) -> list[Json]:
         """Choices of the chunks that come before the first words."""
         return []
 
+    @abstractmethod
     def chunk(self, said: Said) -> Json:
         """The choice of one chunk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, all_said: list[Said]) -> Json:
         """The choice of an answer that comes at once."""
-        raise NotImplementedError
 
 
 class Chat(Form):
@@ -219,7 +224,7 @@ async def _answer(request: Request, body: Body, form: Chat | Text) -> Response:
 class _Answer:
     """One answer on its way out."""
 
-    def __init__(self, agent: Agent, form: Chat | Text, asked: Asked) -> None:
+    def __init__(self, agent: Agent, form: Form, asked: Asked) -> None:
         self._agent, self._form, self._asked = agent, form, asked
         self._said: list[str] = []
         self._usage: Json = {}

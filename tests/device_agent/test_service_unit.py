@@ -10,7 +10,7 @@ from device_agent import cli
 from device_agent.daemon.service_unit import NoServices, NotInstalled, command_of, unit_for
 from device_agent.settings import Settings
 
-HOME = Path("/home/ada/my %h $models")
+HOME = Path("/people/ada/my %h $models")
 
 
 def test_the_command_has_what_is_not_the_default_and_never_the_key():
@@ -25,12 +25,12 @@ def test_the_command_has_what_is_not_the_default_and_never_the_key():
 
 
 def test_a_systemd_unit_keeps_every_word_whole():
-    unit = unit_for(Settings(home=HOME), "linux", Path("/home/ada"))
-    assert unit.path == Path("/home/ada/.config/systemd/user/sideplug.service")
+    unit = unit_for(Settings(home=HOME), "linux", Path("/people/ada"))
+    assert unit.path == Path("/people/ada/.config/systemd/user/sideplug.service")
     read = configparser.ConfigParser(interpolation=None)
     read.optionxform = str
     read.read_string(unit.content.decode())
-    assert read["Service"]["ExecStart"].endswith('"--home" "/home/ada/my %%h $$models"')
+    assert read["Service"]["ExecStart"].endswith('"--home" "/people/ada/my %%h $$models"')
     assert read["Install"]["WantedBy"] == "default.target"
     assert unit.start[-1] == ("systemctl", "--user", "enable", "--now", "sideplug.service")
 
