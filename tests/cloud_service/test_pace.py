@@ -61,6 +61,25 @@ def test_whoever_sends_drop_by_drop_is_cut_off(brisk, start):
             drip(opened)
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nX: ",
+        b"GET /",
+        b"POST /v1/sessions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"POST /v1/sessions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+    ids=["header", "address", "extension of a chunk", "trailer"],
+)
+def test_a_head_without_end_is_refused_before_it_is_kept(brisk, start):
+    with connected(brisk) as opened:
+        opened.sendall(start)
+        sent = 0
+        with pytest.raises(ConnectionError):
+            while sent < 16 * pace.MOST_HEAD:
+                sent += opened.send(b"x" * 2**14)
+
+
 def test_a_body_that_comes_at_a_fair_pace_is_waited_for(brisk):
     with connected(brisk) as opened:
         opened.sendall(HEAD)
