@@ -138,11 +138,13 @@ class Runner:
     def _read_all(self, backbone: Backbone) -> None:
         while portions := self._next():
             begun = time.perf_counter()
+            waited = [begun - p.reading.since for p in portions if not p.reading.done]
             spans = [portion.reading.span(portion.count) for portion in portions]
             outcomes = _outcomes(backbone, spans)
             seconds = time.perf_counter() - begun
-            self._count(portions, begun, seconds)
+            # Answers first: who waits for them shares one interpreter with all that follows.
             self._settle(portions, outcomes, seconds)
+            self._count(portions, waited, seconds)
 
     def _next(self) -> list[Portion]:
         """Wait for something to read, and return the next pass; empty at the end."""
@@ -182,15 +184,14 @@ class Runner:
         else:
             reading.fail(error)
 
-    def _count(self, portions: Sequence[Portion], begun: float, seconds: float) -> None:
+    def _count(self, portions: Sequence[Portion], waited: Sequence[float], seconds: float) -> None:
         self._metrics.pass_seconds.observe(seconds)
         self._metrics.pass_sessions.observe(len(portions))
         self._metrics.pass_tokens.observe(sum(portion.count for portion in portions))
+        for wait in waited:
+            self._metrics.queued.observe(wait)
         for portion in portions:
-            reading = portion.reading
-            if not reading.done:
-                self._metrics.queued.observe(begun - reading.since)
-            self._metrics.tokens.labels(reading.purpose).inc(portion.count)
+            self._metrics.tokens.labels(portion.reading.purpose).inc(portion.count)
 
 
 def _outcomes(backbone: Backbone, spans: Sequence[Span]) -> list[States | Exception | None]:

@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from cloud_service.routes import backbone, features, kits, prefixes, sessions, status
 
 ROUTERS: tuple[APIRouter, ...] = (
+    sessions.router,  # first: routes are tried in order, and nearly all requests are steps
     status.router,
     backbone.router,
     kits.router,
     prefixes.router,
-    sessions.router,
     features.router,
 )
