@@ -7,6 +7,7 @@ continued one after the other by transformers.generate, in its faster dtype and 
 are the text's own: choosing them is the devices' work, and theirs is another machine.
 Then a prefill of 2,000 tokens arrives while 16 devices decode: `stall` is the 99th percentile of
 their waits until it is answered, divided by their median wait without it.
+Where Language Pipes is installed, one client and 16 ask it to go on from the same texts as well.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks import texts
+from benchmarks import language_pipes, texts
 from benchmarks.errors import TextError
 from benchmarks.peer import WholeModel, whole_model
 from benchmarks.report import Figure, Outcome, Rows, say
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generations", type=int, default=COMPARED, help="texts that transformers continues"
     )
+    parser.add_argument(
+        "--language-pipes",
+        metavar="PROGRAM",
+        default=language_pipes.PROGRAM,
+        help="where that is; left out of the comparison when it is not there",
+    )
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -55,6 +62,7 @@ def run(args: argparse.Namespace) -> Outcome:
     ids = _tokens(backbone, documents, args)
     found = {weights: _serve(args, backbone, weights, ids) for weights in ("auto", "f32")}
     whole = {dtype: _generate(args, backbone, dtype, ids) for dtype in ("bf16", "f32")}
+    pipes = _pipes(args, backbone, ids)
     fast, exact = (found[name]["devices"][COMPARED]["tokens_per_second"] for name in found)
     return Outcome(
         figures=[
@@ -71,8 +79,13 @@ def run(args: argparse.Namespace) -> Outcome:
                 "p99 wait beside a long prefill ÷ median without",
                 at_most=3,
             ),
+            *_against_pipes(found["auto"]["devices"], pipes),
         ],
-        results={"served": found, "transformers_tokens_per_second": whole},
+        results={
+            "served": found,
+            "transformers_tokens_per_second": whole,
+            "language_pipes_tokens_per_second": pipes,
+        },
         seeds=[],
         settings={
             "backbone": backbone.name,
@@ -161,6 +174,34 @@ def _generate(args: argparse.Namespace, backbone: Backbone, dtype: str, ids: lis
         _seconds(whole, prompts[0], 4)
         seconds = sum(_seconds(whole, prompt, args.new_tokens) for prompt in prompts)
     return len(prompts) * args.new_tokens / seconds
+
+
+def _pipes(args: argparse.Namespace, backbone: Backbone, ids: list[int]) -> dict[int, float]:
+    """Tokens a second of Language Pipes by its clients; empty where it is not installed."""
+    program = args.language_pipes
+    if not language_pipes.installed(program):
+        return {}
+    say("Language Pipes: 1 client, then 16")
+    tokenizer = Tokenizer.from_file(str(backbone.folder / "tokenizer.json"))
+    prompts = [tokenizer.decode(text) for text in _texts(ids, COMPARED, PROMPT)]
+    with language_pipes.node(program, backbone.folder, args.threads, COMPARED) as node:
+        return {
+            count: node.tokens_per_second(prompts[:count], args.new_tokens)
+            for count in (1, COMPARED)
+        }
+
+
+def _against_pipes(devices: dict[int, dict[str, float]], pipes: dict[int, float]) -> list[Figure]:
+    """Ours with prefill, as theirs is; a figure for each number of clients that both have served."""
+    return [
+        Figure(
+            "language_pipes" if count == COMPARED else f"language_pipes_{count}",
+            devices[count]["tokens_per_second_with_prefill"] / rate,
+            f"tokens/s of {count} devices ÷ Language Pipes' with {count} clients",
+        )
+        for count, rate in pipes.items()
+        if count in devices
+    ]
 
 
 def _seconds(whole: WholeModel, prompt: list[int], new: int) -> float:
