@@ -12,6 +12,7 @@ from device_agent.head import Head
 from device_agent.memory.file import MemoryFile
 from device_agent.memory.gate import NO_GATES, Evidence, Gates, apply, fit
 from device_agent.memory.recall import recall
+from device_agent.posterior import averaged
 from device_agent.side_plugin import SidePlugin
 from device_agent.vocabulary import log_sum_exp, soft_capped
 from protocol.kit import KitManifest
@@ -161,6 +162,8 @@ def compare(
     """
     What each part gives on the same rows: frozen backbone, personal prefix, memory, plugin, and all.
 
+    In documents each of them is averaged with the frozen backbone, as it speaks: see ``posterior``.
+
     Args:
         manifest: Of the kit whose features are read.
         head: Of the same backbone.
@@ -171,12 +174,11 @@ def compare(
         gates: How much the memory is believed.
     """
     found = score(manifest, head, plugin, behind, memory)
-    parts = _parts(score(manifest, head, None, bare), found, behind)
-    if memory is None:
-        return parts
-    pairs = zip(found.evidence(), gates, strict=True)
-    alone, whole = (apply(evidence, gate).mean for evidence, gate in pairs)
-    return replace(parts, memory=alone, whole=whole)
+    recalled: tuple[Numbers, ...] = ()
+    if memory is not None:
+        pairs = zip(found.evidence(), gates, strict=True)
+        recalled = tuple(apply(evidence, gate).nll for evidence, gate in pairs)
+    return _evaluation(score(manifest, head, None, bare), found, behind, recalled)
 
 
 def weigh(
@@ -198,21 +200,31 @@ def weigh(
         general: Rows of text that is nobody's own, behind the same prefix.
     """
     found = score(manifest, head, plugin, behind, memory)
-    parts = _parts(score(manifest, head, None, bare), found, behind)
     of_general = score(manifest, head, plugin, general, memory).evidence()
     alone, whole = (fit(*pair) for pair in zip(found.evidence(), of_general, strict=True))
-    return replace(parts, memory=alone.mean, whole=whole.mean), Gates(alone.gate, whole.gate)
+    recalled = (alone.nll, whole.nll)
+    evaluation = _evaluation(score(manifest, head, None, bare), found, behind, recalled)
+    return evaluation, Gates(alone.gate, whole.gate)
 
 
-def _parts(alone: Scores, found: Scores, behind: FeatureRows) -> Evaluation:
-    """The figures that need no memory."""
-    base = found.mean(found.base)
-    return Evaluation(
-        len(behind),
-        alone.mean(alone.base),
-        None if found.plugin is None else found.mean(found.plugin),
-        base if behind.prefixed else None,
-    )
+def _evaluation(
+    bare: Scores, found: Scores, behind: FeatureRows, recalled: tuple[Numbers, ...]
+) -> Evaluation:
+    """The means of every part; ``recalled`` is with the memory: without and with the plugin, (n,) each."""
+    parts = {"prefix": found.base if behind.prefixed else None, "plugin": found.plugin}
+    parts |= dict(zip(("memory", "whole"), recalled, strict=False))
+    means = {
+        part: found.mean(_doubted(nll, bare.base, behind))
+        for part, nll in parts.items()
+        if nll is not None
+    }
+    return Evaluation(len(behind), bare.mean(bare.base), **means)
+
+
+def _doubted(personal: Numbers, base: Numbers, rows: FeatureRows) -> Numbers:
+    """Documents as a speaker continues them; in conversations what is personal speaks undoubted."""
+    documents = np.repeat(rows.documents, np.diff(rows.starts))
+    return np.where(documents, averaged(personal, base, rows.starts.tolist()), personal)
 
 
 def _states(

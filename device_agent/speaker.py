@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -13,12 +14,13 @@ from device_agent.kits import Progress
 from device_agent.link import Link
 from device_agent.memory.mixture import GatedMemory
 from device_agent.plugins import PluginVersion
+from device_agent.posterior import EVIDENCE, log_likelihood
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
 from device_agent.tokenizer import Tokenizer
 from protocol.errors import ContextExceeded
-from protocol.messages import Wants
+from protocol.messages import States, Wants
 
 
 class EmptyPrompt(DeviceError):
@@ -147,6 +149,7 @@ class Speaker:
         *,
         stop_strings: Sequence[str] = (),
         base: bool = False,
+        text: bool = False,
         reuse: bool = False,
         on_choice: OnChoice | None = None,
     ) -> Iterator[Piece]:
@@ -158,14 +161,18 @@ class Speaker:
             limit: Most tokens to generate.
             stop_strings: End the answer, and are not shown.
             base: Whether the frozen backbone speaks although there is a plugin.
+            text: Whether the prompt is no conversation but a text: one that the frozen backbone foresees
+                better than what is personal here is somebody else's, and the backbone continues it.
             reuse: Whether the part of the prompt that the session has read already is kept. It is
                 faster, and equal up to rounding only.
             on_choice: Told of each token before its piece comes.
         """
+        doubted = text and not base and self._personal and len(prompt) > 1
+        base = base or (doubted and self._is_foreign(prompt))
         prefix = [] if base else self._prefix
         session = self._without_prefix() if base else self._session
         whole = [*prefix, *prompt]
-        shared = _shared(session.tokens, whole) if reuse else len(prefix)
+        shared = _shared(session.tokens, whole) if reuse or doubted else len(prefix)
         session.crop(shared)
         stops: Collection[int] = frozenset(self.facts.stop_tokens)
         return generate(
@@ -188,8 +195,31 @@ class Speaker:
         if not self._prefix:
             return self._session
         if self._bare is None:
-            self._bare = RemoteSession(self._cloud, self._wants)
+            self._bare = RemoteSession(self._cloud, replace(self._wants, layers=()))
         return self._bare
+
+    @property
+    def _personal(self) -> bool:
+        """Whether anything makes a difference to the frozen backbone."""
+        return bool(self._prefix) or self._plugin is not None or self._memory is not None
+
+    def _is_foreign(self, prompt: Sequence[int]) -> bool:
+        """Whether the frozen backbone alone has foreseen a text better than what is personal has.
+
+        Both sessions have read all but the last token of it then.
+        """
+        first = max(1, len(prompt) - EVIDENCE)
+        states = self._read(self._session, [*self._prefix, *prompt], len(self._prefix) + first)
+        ours = log_likelihood(states, prompt[first:], self._head, self._plugin, self._memory)
+        if self._prefix:
+            states = self._read(self._without_prefix(), prompt, first)
+        return log_likelihood(states, prompt[first:], self._head) > ours
+
+    @staticmethod
+    def _read(session: RemoteSession, ids: Sequence[int], first: int) -> States:
+        """Bring a session to all of ``ids`` but the last; gives the states behind which ``ids[first:]`` came."""
+        session.crop(min(_shared(session.tokens, ids), first - 1))
+        return session.step(ids[session.position : -1], len(ids) - first)
 
 
 def _memory_of(version: PluginVersion) -> GatedMemory | None:

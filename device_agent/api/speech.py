@@ -26,6 +26,8 @@ class Asked:
     """The prompt as one text, to find out who knows it."""
     ids: Callable[[Speaker], list[int]]
     """Gives the prompt's tokens."""
+    text: bool
+    """Whether it is a text to be continued, and no conversation."""
     sampling: Sampling
     limit: int | None
     """Most tokens of the answer; None for as many as there is room for."""
@@ -84,6 +86,7 @@ def speech(asked: Asked) -> Work[Said]:
             min(asked.limit or left, left),
             stop_strings=asked.stops,
             base=asked.model.version is None,
+            text=asked.text,
             reuse=True,
             on_choice=None if asked.alternatives is None else likelihood.note,
         ):

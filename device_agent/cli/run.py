@@ -92,7 +92,8 @@ def _answer(
     up, down, started = link.up, link.down, time.perf_counter()
     ids = _ids(prompt, args, speaker)
     text, tokens, finished = "", 0, None
-    for piece in speaker.answer(ids, sampling, args.max_tokens, stop_strings=args.stop):
+    pieces = speaker.answer(ids, sampling, args.max_tokens, stop_strings=args.stop, text=args.raw)
+    for piece in pieces:
         text += piece.text
         tokens += piece.token is not None
         finished = piece.finished

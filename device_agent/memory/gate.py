@@ -103,8 +103,10 @@ class Fitted:
 
     gate: Gate | None
     """None when the memory is of no help."""
+    nll: Numbers
+    """Negative log-likelihoods with the gate, each token by one that was chosen without it, (n,)."""
     mean: float
-    """Mean negative log-likelihood with the gate, each token by one that was chosen without it."""
+    """Their mean."""
 
 
 def fit(evidence: Evidence, general: Evidence) -> Fitted:
@@ -117,7 +119,7 @@ def fit(evidence: Evidence, general: Evidence) -> Fitted:
     bare = _mean(evidence)
     folds = np.arange(len(evidence.nll)) * FOLDS // max(len(evidence.nll), 1)
     if len(evidence.nll) < FOLDS:
-        return Fitted(None, bare)
+        return Fitted(None, evidence.nll, bare)
     crossed = np.empty_like(evidence.nll)
     for fold in range(FOLDS):
         inside = folds == fold
@@ -126,13 +128,13 @@ def fit(evidence: Evidence, general: Evidence) -> Fitted:
     best = _best(evidence, general)
     # The second is all but certain after the first; it is what the name promises.
     helps = mean < bare and apply(evidence, best).mean < bare
-    return Fitted(best, mean) if helps else Fitted(None, bare)
+    return Fitted(best, crossed, mean) if helps else Fitted(None, evidence.nll, bare)
 
 
 def apply(evidence: Evidence, gate: Gate | None) -> Fitted:
-    """The mean with a gate that was chosen elsewhere, or with none."""
+    """The figures with a gate that was chosen elsewhere, or with none."""
     nll = evidence.nll if gate is None else evidence.mixed(gate)
-    return Fitted(gate, _mean(replace(evidence, nll=nll)))
+    return Fitted(gate, nll, _mean(replace(evidence, nll=nll)))
 
 
 def _best(evidence: Evidence, general: Evidence) -> Gate:

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from device_agent.batches import FeatureRows
-from device_agent.evaluate import Evaluation, evaluate
+from device_agent.evaluate import Evaluation, compare, evaluate, score
 from device_agent.examples import Encoded
 from device_agent.head import Head
 from device_agent.kits import Kit
+from device_agent.posterior import averaged
 from device_agent.side_plugin import SidePlugin
 from tests.device_agent.small_kit import HIDDEN, random_head, write_kit
 from tests.device_agent.teaching import filled_cache, states_of
@@ -78,3 +79,27 @@ def test_perplexities_go_with_the_figures():
 
 def test_a_plugin_gone_wild_has_a_figure_that_json_can_hold():
     assert np.isfinite(Evaluation(1, 1.0, 5000.0).to_json()["plugin"]["perplexity"])
+
+
+def documents(scored):
+    """The same texts, some of them documents."""
+    kit, head = scored[3], scored[0]
+    texts = [*TEXTS, Encoded(np.arange(80, dtype=np.uint32), np.ones(79, np.float32))]
+    texts += [Encoded(np.full(90, 5, np.uint32), np.ones(89, np.float32))]
+    return texts, kit, head
+
+
+def test_documents_are_doubted_and_conversations_are_not(scored, tmp_path):
+    texts, kit, head = documents(scored)
+    rows = FeatureRows(filled_cache(tmp_path / "more", kit, texts, head), texts)
+    plugin = SidePlugin(kit, {"scale": np.full(HIDDEN, 0.5, np.float32)}, 1)
+    reader = Head(kit, 1)
+    found = compare(kit.manifest, reader, plugin, rows, rows)
+    plain = score(kit.manifest, reader, plugin, rows)
+    talk = rows.starts[3]
+    expected = plain.plugin.copy()
+    starts = (rows.starts[3:] - talk).tolist()
+    expected[talk:] = averaged(plain.plugin[talk:], plain.base[talk:], starts)
+    assert found.plugin == pytest.approx(plain.mean(expected))
+    assert abs(expected[talk:] - plain.plugin[talk:]).max() > 0.1
+    assert found.base == pytest.approx(plain.mean(plain.base))

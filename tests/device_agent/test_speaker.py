@@ -189,3 +189,45 @@ def test_a_last_turn_that_does_not_fit_at_all_is_told(toy):
     with Link(settings) as link, Speaker(link, None) as speaker:
         with pytest.raises(ContextExceeded):
             speaker.fit([user("b"), assistant("c"), user("a" * 40)], 5)
+
+
+# --- whose text it is ---
+
+
+@pytest.mark.parametrize("prefix", [(), PREFIX])
+def test_a_text_is_continued_by_who_has_foreseen_it(toy, prefix):
+    cloud, settings = toy
+    add_plugin(settings, cloud.manifest, token=20, prefix=prefix)
+    with Link(settings) as link:
+        with Speaker(link, PluginStore(settings.home).current()) as speaker:
+            assert say(speaker, "uuuuuu", text=True) == "uuu"
+            assert say(speaker, "abcdef", text=True) == "ghi"
+            assert say(speaker, "abcdef") == "uuu", "a conversation is no evidence"
+            assert say(speaker, "uuuuuu", text=True, base=True) == "vwx"
+
+
+def test_whose_text_it_is_does_not_depend_on_what_was_read_before(toy):
+    cloud, settings = toy
+    add_plugin(settings, cloud.manifest, token=20, prefix=PREFIX)
+    version = PluginStore(settings.home).current()
+    asked = ["uuuu", "uuuuu", "abcd", "abcdefgh", "abcd", "uuuu", "u", "abuuuuuu"]
+    with Link(settings) as link:
+        with Speaker(link, version) as speaker:
+            together = [say(speaker, text, 2, text=True, reuse=True) for text in asked]
+        alone = []
+        for text in asked:
+            with Speaker(link, version) as speaker:
+                alone.append(say(speaker, text, 2, text=True))
+    assert together == alone
+
+
+def test_to_doubt_reads_a_text_once_in_each_session(toy):
+    cloud, settings = toy
+    add_plugin(settings, cloud.manifest, token=20, prefix=PREFIX)
+    with Link(settings) as link:
+        with Speaker(link, PluginStore(settings.home).current()) as speaker:
+            assert say(speaker, "abcdef", limit=1, text=True) == "g"
+            sent = [(step.position, step.ids.tolist()) for step in cloud.backbone.steps]
+            assert sent == [(3, [0, 1, 2, 3, 4]), (0, [0, 1, 2, 3, 4]), (5, [5])]
+            wants = [wants.layers for _, wants in cloud.backbone.sessions.values()]
+            assert wants == [TAPS, ()], "the frozen backbone needs no taps"

@@ -92,7 +92,8 @@ def test_tokens_without_weight_decide_nothing():
     shouting = np.where(silent, 0, some.scored)
     changed = Evidence(np.where(silent, 50.0, some.nll), some.recalled, some.nearest, shouting)
     plain = Evidence(some.nll, some.recalled, some.nearest, shouting)
-    assert fit(changed, GENERAL_TEXT) == fit(plain, GENERAL_TEXT)
+    first, second = (fit(one, GENERAL_TEXT) for one in (changed, plain))
+    assert (first.gate, first.mean) == (second.gate, second.mean)
 
 
 def test_gates_come_back_from_json():

@@ -1,0 +1,82 @@
+"""
+Whose text is this? What is personal is believed in a text as far as it has foreseen it so far.
+
+The personal model and the bare backbone read the same text. Bayesian model averaging with even odds
+before the first token gives what comes next
+
+    w_t p_personal + (1 - w_t) p_base        w_t / (1 - w_t) = product over s < t of p_personal(s) / p_base(s)
+
+so a whole text costs log 2 nats more than under the better of the two, and never more than that:
+what is personal cannot do harm where it does not belong. To continue a text from this average is to
+choose one of the two by ``w`` and let it go on alone, which is how a speaker does it.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.head import Head
+from device_agent.memory.mixture import GatedMemory
+from device_agent.side_plugin import SidePlugin
+from protocol.messages import States
+
+EVIDENCE = 128
+"""Tokens at the end of a text that tell whose it is; after some twenty there is seldom a doubt."""
+
+ROWS = 32
+"""Rows of logits that are held at a time."""
+
+Numbers = NDArray[np.float64]
+
+
+def averaged(personal: Numbers, base: Numbers, starts: Sequence[int]) -> Numbers:
+    """Negative log-likelihoods of the average, token by token.
+
+    Args:
+        personal: Negative log-likelihoods by what is personal, (n,).
+        base: By the bare backbone, (n,).
+        starts: Where each text begins, and where the last one ends, (texts + 1,).
+
+    Returns:
+        (n,)
+    """
+    found = np.empty_like(personal)
+    for start, stop in pairwise(starts):
+        ours, theirs = np.cumsum(personal[start:stop]), np.cumsum(base[start:stop])
+        together = np.logaddexp(-ours, -theirs) - np.log(2)
+        found[start:stop] = -np.diff(together, prepend=0.0)
+    return found
+
+
+def log_likelihood(
+    states: States,
+    tokens: Sequence[int],
+    head: Head,
+    plugin: SidePlugin | None = None,
+    memory: GatedMemory | None = None,
+) -> float:
+    """How well some tokens are foreseen, the sum of the logarithms of their probabilities.
+
+    Args:
+        states: Behind which each of them came, T of them.
+        tokens: (T,)
+        head: Of the backbone.
+        plugin: Corrects the states; None for the backbone alone.
+        memory: Mixed in; None for none.
+    """
+    if states.final is None:
+        raise ValueError("the session does not bring the final state")
+    moved = states.final if plugin is None else plugin.state(states)
+    total = 0.0
+    for start in range(0, len(tokens), ROWS):
+        rows = slice(start, start + ROWS)
+        for logits, final, token in zip(
+            head.logits(moved[rows]), states.final[rows], tokens[rows], strict=True
+        ):
+            mixed = logits if memory is None else memory.mixed(logits, final)
+            peak = float(mixed.max())
+            log_z = peak + float(np.log(np.exp(mixed - peak).sum(dtype=np.float64)))
+            total += float(mixed[token]) - log_z
+    return total
