@@ -31,11 +31,16 @@ class FeatureRows:
         tokens: The token to foresee, (N,).
         scored: Its weight in the loss, (N,).
         documents: Whether each text is a document, (texts,); the others are conversations.
+        rehearsed: Whether it is somebody else's, there to keep what the backbone knows, (texts,).
         rest: Share of the backbone's probability outside the shortlist, (N,); ones until ``fill_rest``.
     """
 
-    def __init__(self, cache: TapCache, texts: Sequence[Encoded]) -> None:
-        """The features of ``texts`` must be in the cache."""
+    def __init__(
+        self, cache: TapCache, texts: Sequence[Encoded], rehearsed: Sequence[Encoded] = ()
+    ) -> None:
+        """The features of ``texts``, and of those that are ``rehearsed`` besides, must be in the cache."""
+        self.rehearsed = np.arange(len(texts) + len(rehearsed)) >= len(texts)
+        texts = [*texts, *rehearsed]
         self._cache = cache
         self._texts = texts
         self.starts = np.cumsum([0, *(len(text.rows) for text in texts)])  # (texts + 1,)

@@ -13,6 +13,7 @@ from device_agent.kits import Kit, WrongBackbone
 from device_agent.link import Link
 from device_agent.memory_release import release_memory
 from device_agent.prefix import NO_PREFIX, Ids, Prefixed, behind, crossed
+from device_agent.rehearsal import Rehearsal, rehearsal
 from device_agent.store import StoredExample
 from device_agent.tap_cache import TapCache
 from device_agent.watcher import Watcher
@@ -35,17 +36,35 @@ class Corpus:
     general: list[Encoded]
     """Bare windows of nobody's own text."""
 
+    rehearsal: Rehearsal
+    """Bare conversations that are nobody's own."""
+
     fetched: Fetched
     bytes_up: int
     bytes_down: int
 
     def training(self) -> FeatureRows:
-        """Rows to learn from."""
-        return FeatureRows(self.cache, self.prefixed.windows)
+        """Rows to learn from, and those to rehearse besides."""
+        return FeatureRows(self.cache, self.prefixed.windows, self.rehearsed)
+
+    @property
+    def rehearsed(self) -> list[Encoded]:
+        """The conversations that are rehearsed, behind the prefix."""
+        return [behind(one, self.prefixed.prefix) for one in self.rehearsal.practised]
 
     def of_general_text(self, prefix: Ids) -> FeatureRows:
         """All rows of the general text, behind a prefix."""
         return FeatureRows(self.cache, [behind(window, prefix) for window in self.general])
+
+    def foreign(self, prefix: Ids) -> FeatureRows:
+        """All rows of the general text and of what is rehearsed, behind a prefix."""
+        foreign = [*self.general, *self.rehearsal.practised]
+        return FeatureRows(self.cache, [behind(one, prefix) for one in foreign])
+
+    def of_requests(self, prefix: Ids) -> FeatureRows | None:
+        """All rows of the answers to general requests, behind a prefix; None where there are none."""
+        probes = [behind(one, prefix) for one in self.rehearsal.probes]
+        return FeatureRows(self.cache, probes) if probes else None
 
     def held_out(self, tokens: int, prefix: Ids) -> FeatureRows:
         """About ``tokens`` rows that are never learned from, behind a prefix; always the same first."""
@@ -123,11 +142,13 @@ def collect(
     prefixed = crossed(split.training, prefix_budget(link))
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]
     held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
-    probes = [behind(window, prefix) for prefix in prefixes for window in general]
-    texts = [*prefixed.windows, *held_out, *probes]
+    known = rehearsal(link)
+    probes = [behind(one, prefix) for prefix in prefixes for one in [*general, *known.probes]]
+    practised = [behind(one, prefix) for prefix in prefixes[1:] for one in known.practised]
+    texts = [*prefixed.windows, *held_out, *probes, *practised]
     fetched = fetch(lambda: link.cloud, cache, texts, watcher.fetching)
     release_memory()
-    return Corpus(cache, split, prefixed, general, fetched, link.up - up, link.down - down)
+    return Corpus(cache, split, prefixed, general, known, fetched, link.up - up, link.down - down)
 
 
 def general_text() -> Example:

@@ -112,6 +112,8 @@ class Lesson:
     """On the held-out tokens, part by part."""
     general: Evaluation
     """The same on text that is nobody's own."""
+    requests: Evaluation | None
+    """The same on the backbone's own answers to requests that are nobody's own; None where it does not chat."""
     before: float | None
     """Negative log-likelihood of the held-out tokens by the version that spoke until now, where it can be
     compared."""
@@ -150,6 +152,8 @@ class Lesson:
                 "after": self.after,
             },
             "harm": harm(self.general, self.verdict.speaks),
+            "requests": self.requests
+            and _nll(self.requests, self.verdict.speaks) - self.requests.base,
             "epochs": course.epoch,
             "best_epoch": course.best_epoch,
             "steps": self.trained.steps,
@@ -202,7 +206,9 @@ def learn(
         kit = matching_kit(link, link.settings.recipe, watcher)
         options = TrainingOptions.of(kit.manifest.schedule, chosen)
         current = PluginStore(home).current()
-        speaking = NO_PREFIX if current is None else current.prefix
+        # Tokens of another backbone would mean nothing to this one.
+        ours = current is not None and current.fingerprint == kit.manifest.fingerprint
+        speaking = current.prefix if current is not None and ours else NO_PREFIX
         corpus = collect(link, kit, examples, speaking, watcher)
         path = home / "runs" / "checkpoint.safetensors"
         if fresh:
@@ -271,6 +277,7 @@ def _train(
         judged.verdict,
         judged.evaluation,
         judged.general,
+        judged.requests,
         judged.before,
         trained,
         corpus,
@@ -300,6 +307,7 @@ class _Judged(NamedTuple):
 
     evaluation: Evaluation
     general: Evaluation
+    requests: Evaluation | None
     gates: Gates
     before: float | None
     verdict: Verdict
@@ -321,8 +329,12 @@ def _judged(
     after, gates = _weighed(kit, head, corpus, plugin, prefix, memory)
     bare, behind = (corpus.of_general_text(some) for some in (NO_PREFIX, prefix))
     general = compare(manifest, head, plugin, bare, behind, memory, gates)
+    asked, asked_behind = (corpus.of_requests(some) for some in (NO_PREFIX, prefix))
+    requests = None
+    if asked is not None and asked_behind is not None:
+        requests = compare(manifest, head, plugin, asked, asked_behind, memory, gates)
     before = _before(plugins.current(), kit, head, corpus, threads)
-    return _Judged(after, general, gates, before, judge(after, before))
+    return _Judged(after, general, requests, gates, before, judge(after, before))
 
 
 def _before(
@@ -363,14 +375,14 @@ def _weighed(
     bare, behind = (corpus.held_out(CARD_TOKENS, some) for some in (NO_PREFIX, prefix))
     if memory is None:
         return compare(kit.manifest, head, plugin, bare, behind), NO_GATES
-    general = corpus.of_general_text(prefix)
-    return weigh(kit.manifest, head, plugin, bare, behind, memory, general)
+    return weigh(kit.manifest, head, plugin, bare, behind, memory, corpus.foreign(prefix))
 
 
 def _card(judged: _Judged, trained: Trained, corpus: Corpus) -> dict[str, object]:
     return {
         "evaluation": judged.evaluation.to_json(),
         "general": judged.general.to_json(),
+        "requests": judged.requests and judged.requests.to_json(),
         "harm": harm(judged.general, judged.verdict.speaks),
         "before": judged.before,
         "better": judged.verdict.better,
@@ -397,7 +409,7 @@ def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions) -> str:
         "files": {name: file.sha256 for name, file in sorted(kit.manifest.files.items())},
         "codec": corpus.cache.wants.codec,
         "options": options.identity(),
-        "training": digests(corpus.prefixed.windows),
+        "training": digests([*corpus.prefixed.windows, *corpus.rehearsed]),
         "validation": digests(corpus.split.validation),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

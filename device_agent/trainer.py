@@ -70,7 +70,8 @@ class Trainer:
         self._kit, self._head, self._options = kit, head, options
         self._rows, self._validation = training, validation
         self._run, self._path = run, path
-        self._repeats = np.where(training.documents, 1, options.answers)  # (texts,)
+        once = training.documents | training.rehearsed
+        self._repeats = np.where(once, 1, options.answers)  # (texts,)
         rows = int(np.diff(training.starts) @ self._repeats)
         self._batches, self._size = batch_size(rows, options.batch_tokens)
         self._course = Course()

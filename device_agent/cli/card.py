@@ -19,9 +19,11 @@ def nll_of(evaluation: object, part: str) -> float | None:
     return nll if isinstance(nll, float) else None
 
 
-def parts_in_words(held_out: object, general: object = None) -> Iterator[str]:
-    """Lines of a table: every part that there is, on the person's text and on nobody's own."""
-    columns = {"your text": held_out, "general text": general}
+def parts_in_words(
+    held_out: object, general: object = None, requests: object = None
+) -> Iterator[str]:
+    """Lines of a table: every part that there is, on the person's text, on nobody's own, and in chats."""
+    columns = {"your text": held_out, "general text": general, "general requests": requests}
     known = {name: told for name, told in columns.items() if isinstance(told, dict)}
     yield "nats a token and change, lower is better"
     yield f"  {'':20}" + "".join(f"{name:>19}" for name in known)

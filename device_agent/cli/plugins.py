@@ -51,7 +51,8 @@ def _list(args: argparse.Namespace, store: PluginStore) -> None:
     current = store.current()
     rows = [_row(version, current) for version in store.versions()]
     if args.json:
-        print_json({"current": current and current.version, "versions": rows})
+        told = {"current": current and current.version, "reason": store.reason, "versions": rows}
+        print_json(told)
         return
     for row in rows:
         mark = "*" if row["current"] else " "
@@ -59,6 +60,8 @@ def _list(args: argparse.Namespace, store: PluginStore) -> None:
             f"{mark} {row['version']:>4}  {row['recipe']}  on {row['backbone']}"
             f"  held out {_number(row['nll'])} (backbone {_number(row['base_nll'])})"
         )
+    if store.reason:
+        print(f"rolled back: {store.reason}")
     if not rows:
         print("no version yet; `sideplug train` makes one")
     elif current is None:
@@ -84,7 +87,8 @@ def _show(args: argparse.Namespace, store: PluginStore) -> None:
     for name in ("version", "recipe", "backbone", "speaks", "bytes", "folder"):
         print(f"{name:10} {told[name]}")
     card = version.card
-    for line in parts_in_words(card.get("evaluation"), card.get("general")):
+    parts = (card.get("evaluation"), card.get("general"), card.get("requests"))
+    for line in parts_in_words(*parts):
         print(line)
     for name in ("harm", "better", "reason"):
         if name in card:

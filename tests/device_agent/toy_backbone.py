@@ -6,6 +6,7 @@ Taps are t everywhere. It keeps sessions as a cloud does, checks positions, and 
 
 import itertools
 import json
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -118,7 +119,12 @@ class ToyBackbone:
             raise ContextExceeded(limit=self.limit, asked=len(ids) + len(tokens.ids))
         ids += tokens.ids.tolist()
         self.steps.append(tokens)
-        states = toy_states(ids, len(ids) - tokens.wanted, wants)
+        first = len(ids) - tokens.wanted
+        for _ in range(min(tokens.drafts, self.limit - len(ids))):
+            ids.append((ids[-1] + 1) % HIDDEN)
+        states = toy_states(ids, first, wants)
+        if tokens.drafts:
+            states = replace(states, drafted=np.array(ids[first + tokens.wanted :], np.uint32))
         self._last = (tokens.step, Answer(versions.encode(states, wants.codec)))
         return self._last[1]
 
