@@ -6,7 +6,7 @@
                              memory.bin                  what it remembers word for word
                              card.json                   how well it did on text it was not trained on
                              history.json                the course of its training
-    plugins/<name>/current.json                          which version speaks, and which did before
+    plugins/<name>/current.json                          which version speaks, which did before, and why
 
 A version never changes once it is there, but for its memory, which learns and forgets; to switch is to replace ``current.json``, in one rename.
 """
@@ -275,8 +275,22 @@ class PluginStore:
         if version != now:
             self._point(version, [*before, now])
 
-    def rollback(self) -> str | None:
+    def before(self) -> PluginVersion | None:
+        """What spoke before; None for the frozen backbone.
+
+        Raises:
+            NothingBefore: Nothing else has spoken before.
+        """
+        _, before = self._pointer()
+        if not before:
+            raise NothingBefore()
+        return None if before[-1] is None else self.get(before[-1])
+
+    def rollback(self, reason: str | None = None) -> str | None:
         """Let the one speak that spoke before; gives its version, None for the frozen backbone.
+
+        Args:
+            reason: Why, in a sentence, when nobody has asked for it.
 
         Raises:
             NothingBefore: No other one has spoken before.
@@ -285,8 +299,15 @@ class PluginStore:
         if not before:
             raise NothingBefore()
         *before, version = before
-        self._point(version, before)
+        self._point(version, before, reason)
         return version
+
+    @property
+    def reason(self) -> str | None:
+        """Why the last switch was made, where nobody has asked for it."""
+        path = self._folder / POINTER
+        found = _read_json(path).get("reason") if path.is_file() else None
+        return found if isinstance(found, str) else None
 
     def export(self, version: str, target: Path) -> None:
         """Copy a version to a folder, or into one file when ``target`` ends in ``.zip``.
@@ -323,11 +344,11 @@ class PluginStore:
         version, *earlier = (_version_in(path, one) for one in [data.get("version"), *before])
         return version, earlier
 
-    def _point(self, version: str | None, before: Sequence[str | None]) -> None:
-        write_whole(
-            make_folder(self._folder) / POINTER,
-            _json_bytes({"version": version, "before": list(before)}),
-        )
+    def _point(
+        self, version: str | None, before: Sequence[str | None], reason: str | None = None
+    ) -> None:
+        told = {"version": version, "before": list(before), "reason": reason}
+        write_whole(make_folder(self._folder) / POINTER, _json_bytes(told))
 
 
 def _copying(source: Path) -> Callable[[BinaryIO], None]:

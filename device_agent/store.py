@@ -381,6 +381,15 @@ class Store:
             )
             return int(made.lastrowid or 0)
 
+    def ratings(self, model: str) -> tuple[int, int]:
+        """How many thumbs up and down the answers of one model got."""
+        row = self._db.execute(
+            "SELECT count(*) FILTER (WHERE rating = 'up'), count(*) FILTER (WHERE rating = 'down')"
+            " FROM feedback WHERE model = ?",
+            (model,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def count_feedback(self) -> dict[str, int]:
         """How much feedback of each kind."""
         row = self._db.execute(

@@ -17,6 +17,7 @@ class Answer:
     """What was said to what."""
 
     model: str
+    """Which version spoke, as feedback names it."""
     turns: Turns
     text: str
 

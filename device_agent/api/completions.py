@@ -19,6 +19,7 @@ from device_agent.api.body import Body, whole
 from device_agent.api.errors import BadRequest, told
 from device_agent.api.models import find_model
 from device_agent.api.speech import Asked, Choice, Likely, Said, speech
+from device_agent.feedback import name_of
 from device_agent.plugins import PluginStore
 from device_agent.sampling import Sampling
 
@@ -114,6 +115,7 @@ class Chat(Form):
             model,
             beginning,
             lambda speaker: speaker.ask(messages),
+            False,
             sampling,
             self.limit,
             stops,
@@ -162,6 +164,7 @@ class Text(Form):
             find_model(PluginStore(agent.settings.home), self.model),
             str(prompt),
             lambda speaker: speaker.read(prompt) if isinstance(prompt, str) else prompt,
+            True,
             sampling,
             self.limit,
             stops,
@@ -278,7 +281,9 @@ class _Answer:
                 if said.finished is not None:
                     agent.metrics.tokens.labels("completion").inc(said.tokens)
                     form = self._form
-                    agent.answers.keep(form.name, Answer(form.model, form.turns, text))
+                    agent.answers.keep(
+                        form.name, Answer(name_of(asked.model.version), form.turns, text)
+                    )
                 yield said
 
 

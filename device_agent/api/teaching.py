@@ -9,9 +9,12 @@ from device_agent.api.answers import Answer
 from device_agent.api.body import Body
 from device_agent.api.completions import turns_of
 from device_agent.api.errors import BadRequest
+from device_agent.api.models import ME, find_model
 from device_agent.documents import example_of
 from device_agent.examples import Example
+from device_agent.feedback import name_of, turn_back
 from device_agent.link import Link
+from device_agent.plugins import PluginStore
 from device_agent.remembering import forget_examples
 
 RATINGS = ("up", "down")
@@ -53,6 +56,7 @@ async def give_feedback(request: Request) -> Response:
     """``POST /v1/feedback``: ``rating`` up or down, and ``correction``, the better answer.
 
     Which answer is meant is told by its ``completion`` id, or by ``messages`` (and ``answer``) themselves.
+    When a version gets significantly more thumbs down than what spoke before it, that speaks again.
     """
     agent, body = agent_of(request), await Body.of(request)
     rating = body.value("rating")
@@ -61,21 +65,27 @@ async def give_feedback(request: Request) -> Response:
         raise BadRequest("rating must be up or down", "rating")
     if rating is None and not correction:
         raise BadRequest("there must be a rating, a correction, or both")
-    meant = _answer_meant(agent, body)
-    number = await run_in_threadpool(_keep_feedback, agent, meant, rating, correction or None)
-    return JSONResponse({"id": number, "example": bool(correction)}, 201)
+    meant = await run_in_threadpool(_answer_meant, agent, body)
+    told = await run_in_threadpool(_keep_feedback, agent, meant, rating, correction or None)
+    return JSONResponse({**told, "example": bool(correction)}, 201)
 
 
 def _answer_meant(agent: Agent, body: Body) -> Answer:
     if body.value("messages") is None:
         return agent.answers.get(body.text("completion"))
     turns, answer = turns_of(body.value("messages")), body.text("answer", "")
-    return Answer(body.text("model", "me"), turns, answer)
+    model = find_model(PluginStore(agent.settings.home), body.text("model", ME))
+    return Answer(name_of(model.version), turns, answer)
 
 
-def _keep_feedback(agent: Agent, meant: Answer, rating: str | None, correction: str | None) -> int:
+def _keep_feedback(
+    agent: Agent, meant: Answer, rating: str | None, correction: str | None
+) -> dict[str, object]:
+    plugins = PluginStore(agent.settings.home)
     with agent.store() as store:
-        return store.add_feedback(meant.model, meant.turns, meant.text, rating, correction)
+        number = store.add_feedback(meant.model, meant.turns, meant.text, rating, correction)
+        turned = turn_back(plugins, store)
+    return {"id": number, "rolled_back": plugins.reason if turned else None}
 
 
 def _keep(agent: Agent, examples: list[Example], source: str) -> dict[str, object]:

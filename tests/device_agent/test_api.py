@@ -325,10 +325,25 @@ def test_feedback_may_bring_the_conversation_along(http):
     assert http.get("/v1/examples").json()["feedback"]["up"] == 1
 
 
+def test_a_version_that_pleases_less_than_the_one_before_speaks_no_longer(http, client, agent):
+    talk = {"messages": [{"role": "user", "content": "k"}], "model": "me:1", "rating": "up"}
+    for _ in range(10):
+        http.post("/v1/feedback", json=talk)
+    told = {"rolled_back": None}
+    while told["rolled_back"] is None:
+        answer = ask(client, "g", "me")
+        told = http.post("/v1/feedback", json={"completion": answer.id, "rating": "down"}).json()
+        assert told["id"] < 30
+    assert "thumbs down" in told["rolled_back"]
+    assert PluginStore(agent.settings.home).current().version == "1"
+    http.post("/v1/plugins/use", json={"version": "2"})
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
         ({"completion": "chatcmpl-none", "rating": "up"}, 404),
+        ({"messages": [{"role": "user", "content": "k"}], "model": "me:77", "rating": "up"}, 404),
         ({"rating": "up"}, 400),
         ({"completion": "x", "rating": "good"}, 400),
         ({"completion": "x"}, 400),
