@@ -62,12 +62,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Train, and say what came of it."""
     chosen: dict[str, object] = {name: getattr(args, _place(name)) for name in OPTIONS_HELP}
     chosen["threads"] = settings.threads
-    with Link(settings) as link, _Screen() as screen:
+    with Link(settings) as link, Screen() as screen:
         lesson = learn(link, chosen, screen, fresh=args.fresh)
     if args.json:
         print_json(lesson.to_json())
     else:
-        _show(lesson)
+        show_lesson(lesson)
     return INTERRUPTED if lesson.trained.ending == "stopped" else OK
 
 
@@ -76,7 +76,7 @@ def _place(option: str) -> str:
     return f"training_{option}"
 
 
-class _Screen(Watcher):
+class Screen(Watcher):
     """Bars on a terminal, a line an epoch elsewhere; Ctrl-C ends the training, twice at once."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Screen(Watcher):
         self._task = ""
         self._stopping = False
 
-    def __enter__(self) -> "_Screen":
+    def __enter__(self) -> "Screen":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,7 +147,8 @@ class _Screen(Watcher):
         self._bar, self._task = None, ""
 
 
-def _show(lesson: Lesson) -> None:
+def show_lesson(lesson: Lesson) -> None:
+    """What a training run gave, on the screen."""
     course = lesson.trained.course
     if lesson.version is None:
         print("stopped before the first step; nothing was learned")
@@ -156,7 +157,8 @@ def _show(lesson: Lesson) -> None:
         f"version {lesson.version.version}: {course.epoch} epochs, {lesson.trained.steps} steps,"
         f" {lesson.seconds:.0f} s, best after epoch {course.best_epoch}"
     )
-    for line in parts_in_words(lesson.evaluation.to_json(), lesson.general.to_json()):
+    requests = lesson.requests and lesson.requests.to_json()
+    for line in parts_in_words(lesson.evaluation.to_json(), lesson.general.to_json(), requests):
         print(line)
     if lesson.before is not None:
         print(f"the version before: {lesson.before:.4f}")
