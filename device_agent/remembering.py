@@ -11,6 +11,7 @@ from device_agent.memory.file import MemoryFile, forget, remember
 from device_agent.memory.making import parts_of
 from device_agent.plugins import PluginStore, PluginVersion
 from device_agent.prefix import behind
+from device_agent.questions import source_of
 from device_agent.store import StoredExample
 from device_agent.training_lock import training_lock
 from device_agent.watcher import Watcher
@@ -92,7 +93,7 @@ def catch_up(link: Link, watcher: Watcher) -> int:
 
 
 def forget_examples(link: Link, numbers: Sequence[int]) -> Forgotten:
-    """Take examples out of the store and out of the memory of every version.
+    """Take examples, and the questions made of them, out of the store and out of the memory of every version.
 
     What a plugin's weights have learned of them stays until it is trained anew.
 
@@ -106,6 +107,9 @@ def forget_examples(link: Link, numbers: Sequence[int]) -> Forgotten:
             if number not in known:
                 raise NoSuchExample(number)
         chosen = [known[number] for number in dict.fromkeys(numbers)]
+        # What was made of a note tells what the note told.
+        made = {source_of(stored.sha256) for stored in chosen}
+        chosen += [one for one in known.values() if one.source in made and one not in chosen]
         rows = _drop(PluginStore(link.settings.home), {stored.sha256 for stored in chosen})
         link.store.remove_examples([stored.id for stored in chosen])
         return Forgotten(len(chosen), sum(rows), sum(gone > 0 for gone in rows))
