@@ -13,6 +13,7 @@ from device_agent.kits import Kit, WrongBackbone
 from device_agent.link import Link
 from device_agent.memory_release import release_memory
 from device_agent.prefix import NO_PREFIX, Ids, Prefixed, behind, crossed
+from device_agent.questions import beside_their_notes
 from device_agent.rehearsal import Rehearsal, rehearsal
 from device_agent.store import StoredExample
 from device_agent.tap_cache import TapCache
@@ -135,6 +136,7 @@ def collect(
         speaking: Prefix of the plugin that speaks now, to compare with, (P,).
         watcher: Sees how far it is.
     """
+    examples = beside_their_notes(examples)
     *cut, general = tokens_of(link, [*(stored.example for stored in examples), general_text()])
     split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
     cache = cache_of(link, kit)

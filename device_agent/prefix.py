@@ -54,9 +54,15 @@ def crossed(windows: Sequence[Encoded], budget: int) -> Prefixed:
 
 
 def _middle(windows: Sequence[Encoded]) -> int:
-    """Where half of what documents hold has passed: each side needs documents to make a prefix of."""
+    """Where half of what documents hold has passed: each side needs documents to make a prefix of.
+
+    Conversations stay with the document before them, of which they may have been made.
+    """
     sizes = np.cumsum([len(window.ids) if window.document else 0 for window in windows])
-    return int(np.searchsorted(sizes, sizes[-1] / 2)) + 1
+    middle = int(np.searchsorted(sizes, sizes[-1] / 2)) + 1
+    while middle < len(windows) and not windows[middle].document:
+        middle += 1
+    return middle
 
 
 def behind(window: Encoded, prefix: Ids) -> Encoded:

@@ -8,10 +8,11 @@ of a question come from the backbone, see ``questioning``. English only: other l
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from device_agent.examples import Example
+from device_agent.store import StoredExample
 
 LONGEST = 160
 """Characters of a sentence; in longer ones there is more than one fact."""
@@ -53,6 +54,19 @@ def asks_the_same(said: str, question: str) -> bool:
 def source_of(note: str) -> str:
     """What is noted as the source of examples that were made of the note with this sha256."""
     return f"{SOURCE}:{note}"
+
+
+def beside_their_notes(examples: Sequence[StoredExample]) -> list[StoredExample]:
+    """The same examples in the same order, but each that was made of a note right behind it.
+
+    So no question is learned behind a prefix that tells its answer: see ``prefix.crossed``.
+    """
+    places = {source_of(stored.sha256): place for place, stored in enumerate(examples)}
+    order = sorted(
+        enumerate(examples),
+        key=lambda found: (places.get(found[1].source, found[0]), found[1].source in places),
+    )
+    return [stored for _, stored in order]
 
 
 def _sentences(text: str) -> Iterator[str]:

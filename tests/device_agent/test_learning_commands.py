@@ -174,7 +174,8 @@ def test_a_version_is_exported(trained, tmp_path):
 
 
 def test_before_there_is_a_version_the_list_is_empty(sideplug):
-    assert sideplug.told("plugins", "list") == {"current": None, "versions": []}
+    nothing = {"current": None, "reason": None, "versions": []}
+    assert sideplug.told("plugins", "list") == nothing
     assert "no version yet" in sideplug("plugins", "list")[1]
     assert sideplug.told("plugins", "show") == {"version": None}
 

@@ -78,3 +78,11 @@ def test_many_conversations_on_one_side_take_no_prefix_away(chats_first):
     found = crossed([*chats, *cut] if chats_first else [*cut, *chats], 48)
     assert len(found.prefix) == 48
     assert all(window.prefix for window in found.windows)
+
+
+def test_what_follows_a_document_stays_on_its_side():
+    older, newer = document(160, 100), document(160, 400)
+    talks = [chat() for _ in range(5)]
+    found = crossed([*older, *talks, *newer], 48)
+    behind_newer = [window for window in found.windows if window.ids[: window.prefix].min() >= 400]
+    assert len(behind_newer) == len(older) + len(talks)

@@ -6,7 +6,7 @@ from device_agent import cli
 from device_agent.examples import Example
 from device_agent.link import STORE, Link
 from device_agent.questioning import made_questions, make_questions
-from device_agent.questions import asks_the_same, facts_in, source_of
+from device_agent.questions import asks_the_same, beside_their_notes, facts_in, source_of
 from device_agent.remembering import forget_examples
 from device_agent.store import Store
 from tests.device_agent.home import toy_home
@@ -115,6 +115,20 @@ def test_when_a_note_is_forgotten_so_are_its_questions(home):
         gone = forget_examples(link, [1])
         assert gone.examples == len(made) + 1
         assert [one.example.text for one in link.store.examples()] == ["Rain."]
+
+
+def test_questions_are_learned_beside_their_notes(home):
+    with Link(home) as link:
+        link.store.add_examples([Example(text="I live in Oslo.")], "x")
+        make_questions(link, plain=True)
+        stored = link.store.examples()
+    found = beside_their_notes(stored)
+    assert sorted(one.id for one in found) == [one.id for one in stored]
+    answers = [dict(one.example.messages).get("assistant", one.example.text) for one in found]
+    rex, oslo = "Your dog is called Rex.", "You live in Oslo."
+    assert answers[:2] == ["My dog is called Rex.", rex]
+    assert answers.index("Rain.") == answers.count(rex) + 1
+    assert answers[answers.index("I live in Oslo.") + 1 :] == [oslo] * answers.count(oslo)
 
 
 def test_plain_questions_need_no_cloud(home):
