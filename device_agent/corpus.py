@@ -40,6 +40,9 @@ class Corpus:
     rehearsal: Rehearsal
     """Bare conversations that are nobody's own."""
 
+    speaking: Ids
+    """The prefix of the version that speaks now, empty when it is switched off."""
+
     fetched: Fetched
     bytes_up: int
     bytes_down: int
@@ -150,7 +153,8 @@ def collect(
     texts = [*prefixed.windows, *held_out, *probes, *practised]
     fetched = fetch(lambda: link.cloud, cache, texts, watcher.fetching)
     release_memory()
-    return Corpus(cache, split, prefixed, general, known, fetched, link.up - up, link.down - down)
+    up, down = link.up - up, link.down - down
+    return Corpus(cache, split, prefixed, general, known, speaking, fetched, up, down)
 
 
 def general_text() -> Example:

@@ -49,6 +49,8 @@ class Evaluation:
     """Of the memory and the frozen backbone, without the plugin."""
     whole: float | None = None
     """Of everything together."""
+    unprefixed: float | None = None
+    """Of everything but the prefix: what is left when it is switched off without training anew."""
 
     def of(self, part: Part) -> float | None:
         """The figure of one part."""
@@ -68,7 +70,7 @@ class Evaluation:
     def to_json(self) -> dict[str, object]:
         """``{"tokens", "base": {"nll", "perplexity"}, "prefix": {…}, …}``, what there is."""
         told: dict[str, object] = {"tokens": self.tokens}
-        parts = ("base", "prefix", "memory", "plugin", "whole")
+        parts = ("base", "prefix", "memory", "plugin", "whole", "unprefixed")
         found = {name: getattr(self, name) for name in parts}
         return told | {name: _told(nll) for name, nll in found.items() if nll is not None}
 
@@ -205,6 +207,22 @@ def weigh(
     recalled = (alone.nll, whole.nll)
     evaluation = _evaluation(score(manifest, head, None, bare), found, behind, recalled)
     return evaluation, Gates(alone.gate, whole.gate)
+
+
+def unprefixed(
+    manifest: KitManifest,
+    head: Head,
+    plugin: SidePlugin,
+    bare: FeatureRows,
+    memory: MemoryFile | None = None,
+    gates: Gates = NO_GATES,
+) -> float:
+    """What plugin and memory, which learned behind a prefix, give without it; arguments as for ``compare``."""
+    found = score(manifest, head, plugin, bare, memory)
+    nll = found.plugin if memory is None else apply(found.evidence()[1], gates.plugin).nll
+    if nll is None:
+        raise ValueError("scored without a plugin")
+    return found.mean(_doubted(nll, found.base, bare))
 
 
 def _evaluation(

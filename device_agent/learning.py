@@ -208,7 +208,8 @@ def learn(
         current = PluginStore(home).current()
         # Tokens of another backbone would mean nothing to this one.
         ours = current is not None and current.fingerprint == kit.manifest.fingerprint
-        speaking = current.prefix if current is not None and ours else NO_PREFIX
+        sent = link.settings.prefix > 0
+        speaking = current.prefix if current is not None and ours and sent else NO_PREFIX
         corpus = collect(link, kit, examples, speaking, watcher)
         path = home / "runs" / "checkpoint.safetensors"
         if fresh:
@@ -359,7 +360,7 @@ def _before(
         memory = current.memory()
     except (DamagedMemory, ForeignMemory):
         return None
-    evaluation, _ = _weighed(kit, head, corpus, plugin, current.prefix, memory)
+    evaluation, _ = _weighed(kit, head, corpus, plugin, corpus.speaking, memory)
     return _nll(evaluation, current.speaks)
 
 

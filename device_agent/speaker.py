@@ -67,7 +67,8 @@ class Speaker:
         # What was found not to help rests: then no taps have to travel either.
         corrects = version is not None and version.speaks in ("plugin", "whole")
         self._plugin = SidePlugin(kit, version.weights(), threads) if version and corrects else None
-        self._prefix: list[int] = [] if version is None else version.prefix.tolist()
+        prefixed = version is not None and link.settings.prefix > 0
+        self._prefix: list[int] = version.prefix.tolist() if version and prefixed else []
         remembered = version if link.settings.memory == "on" else None
         self._memory = None if remembered is None else _memory_of(remembered)
         taps = kit.manifest.taps if self._plugin is not None else ()

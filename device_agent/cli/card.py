@@ -8,6 +8,7 @@ PARTS = {
     "memory": "+ prefix and memory",
     "plugin": "+ prefix and plugin",
     "whole": "everything",
+    "unprefixed": "  prefix off",
 }
 """Names of the figures in the JSON of an ``Evaluation``, as a person reads them."""
 

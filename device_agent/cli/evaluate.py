@@ -8,6 +8,7 @@ honest only for text that the plugin was not trained on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from device_agent.arithmetic import one_thread
@@ -17,12 +18,12 @@ from device_agent.cli.card import parts_in_words
 from device_agent.corpus import cache_of, matching_kit, tokens_of
 from device_agent.documents import read_documents
 from device_agent.errors import DeviceError
-from device_agent.evaluate import Evaluation, compare, evaluate
+from device_agent.evaluate import Evaluation, compare, evaluate, unprefixed
 from device_agent.features import fetch
 from device_agent.head import Head
 from device_agent.link import Link
 from device_agent.plugins import PluginStore, PluginVersion
-from device_agent.prefix import behind
+from device_agent.prefix import NO_PREFIX, behind
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
 from device_agent.watcher import Watcher
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if not texts:
             raise NothingToScore()
         cache = cache_of(link, kit)
-        prefixed = [behind(text, version.prefix) for text in texts] if version else []
+        prefix = version.prefix if version and settings.prefix > 0 else NO_PREFIX
+        prefixed = [behind(text, prefix) for text in texts]
         fetch(lambda: link.cloud, cache, [*texts, *prefixed])
     head, bare = Head(kit, settings.threads), FeatureRows(cache, texts)
     with one_thread():
@@ -71,7 +73,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             plugin = SidePlugin(kit, version.weights(), settings.threads)
             memory = version.memory() if settings.memory == "on" else None
             behind_prefix = FeatureRows(cache, prefixed)
-            found = compare(kit.manifest, head, plugin, bare, behind_prefix, memory, version.gates)
+            parts = (kit.manifest, head, plugin, bare)
+            found = compare(*parts, behind_prefix, memory, version.gates)
+            if behind_prefix.prefixed:
+                found = replace(found, unprefixed=unprefixed(*parts, memory, version.gates))
     _tell(args, version, found)
     return OK
 

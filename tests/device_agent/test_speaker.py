@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from device_agent.kits import WrongBackbone
@@ -113,6 +115,16 @@ def test_the_personal_prefix_is_read_once_for_all_prompts(toy, reuse):
             sent = [(step.position, step.ids.tolist()) for step in cloud.backbone.steps]
             assert sent == [(3, [0, 1]), (3, [2, 3])]
             assert cloud.backbone.read == [list(PREFIX)]
+
+
+def test_a_prefix_that_is_switched_off_is_not_sent(toy):
+    cloud, settings = toy
+    add_plugin(settings, cloud.manifest, token=20, prefix=PREFIX)
+    with Link(replace(settings, prefix=0)) as link:
+        with Speaker(link, PluginStore(settings.home).current()) as speaker:
+            assert say(speaker, "ab", limit=1) == "u"
+            assert cloud.backbone.read == []
+            assert cloud.backbone.sessions["s0"][0] == [0, 1]
 
 
 def test_the_frozen_backbone_alone_is_told_nothing_personal(toy):
