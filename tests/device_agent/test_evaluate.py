@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from device_agent.batches import FeatureRows
-from device_agent.evaluate import Evaluation, compare, evaluate, score
+from device_agent.evaluate import Evaluation, compare, evaluate, score, unprefixed
 from device_agent.examples import Encoded
 from device_agent.head import Head
 from device_agent.kits import Kit
@@ -103,3 +103,11 @@ def test_documents_are_doubted_and_conversations_are_not(scored, tmp_path):
     assert found.plugin == pytest.approx(plain.mean(expected))
     assert abs(expected[talk:] - plain.plugin[talk:]).max() > 0.1
     assert found.base == pytest.approx(plain.mean(plain.base))
+
+
+def test_without_its_prefix_a_plugin_is_doubted_as_well(scored, tmp_path):
+    texts, kit, head = documents(scored)
+    rows = FeatureRows(filled_cache(tmp_path / "more", kit, texts, head), texts)
+    plugin = SidePlugin(kit, {"scale": np.full(HIDDEN, 0.5, np.float32)}, 1)
+    parts = (kit.manifest, Head(kit, 1), plugin, rows)
+    assert unprefixed(*parts) == pytest.approx(compare(*parts, rows).plugin)

@@ -279,6 +279,19 @@ def test_behind_a_prefix_everything_is_learned_as_well(tmp_path):
     assert lesson.version.prefix.tolist() in cloud.sessions.read
 
 
+def test_a_prefix_that_is_switched_off_is_sent_by_no_training(tmp_path):
+    with teaching_home(tmp_path, positions=96) as (cloud, settings):
+        give(settings, ALPHABET)
+        first = train(replace(settings, prefix=64))
+        assert first.promoted
+        cloud.requests.clear()
+        second = train(settings)
+        assert not [path for path in cloud.paths() if "prefix" in path]
+    assert len(second.version.prefix) == 0
+    assert second.before is not None
+    assert second.before != pytest.approx(first.after), "it is compared as it speaks now"
+
+
 # --- killed ---
 
 
