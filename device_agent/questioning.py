@@ -3,20 +3,28 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from device_agent.examples import Example
+from device_agent.likeliest import likeliest
 from device_agent.link import Link
 from device_agent.questions import SOURCE, Asked, asks_the_same, facts_in, source_of
-from device_agent.sampling import Sampling
-from device_agent.speaker import Speaker
 from device_agent.store import StoredExample
+from device_agent.tokenizer import Tokenizer
 
 WORDINGS = (
-    "Say this question in other words, in one line: {}",
-    "How else could somebody ask this? {}",
+    "Two ways to ask the same thing.\n\n"
+    "What is my son called? = What name did I give my son?\n"
+    "Where does my aunt live? = In which city is my aunt at home?\n"
+    "What do I drink in the morning? = Which drink do I have in the morning?\n"
+    "{} =",
+    "The same question, asked by a friend and by me.\n\n"
+    "Where do I work? = Do you know the place where I work?\n"
+    "What is my favourite colour? = Which colour do I like best?\n"
+    "What am I afraid of? = What is it that I fear?\n"
+    "{} =",
 )
-"""How the backbone is asked for other wordings of a question."""
+"""Texts that the backbone goes on with; a small one follows an example better than an instruction."""
 
 ANSWER = 24
-"""Most tokens of one."""
+"""Most tokens of a wording."""
 
 
 def make_questions(
@@ -37,16 +45,12 @@ def make_questions(
     """
     notes = [stored for stored in link.store.examples() if stored.example.kind == "text"]
     telling = {note.sha256: facts for note in notes if (facts := [*facts_in(note.example.text)])}
+    tokenizer = link.tokenizer() if telling and not plain else None
     added = 0
-    speaker = Speaker(link, None) if telling and not plain else None
-    try:
-        for done, (sha256, facts) in enumerate(telling.items(), 1):
-            made = [example for fact in facts for example in _examples(fact, speaker)]
-            added += link.store.add_examples(made, source_of(sha256))
-            on_note(done, len(telling))
-    finally:
-        if speaker is not None:
-            speaker.close()
+    for done, (sha256, facts) in enumerate(telling.items(), 1):
+        made = [example for fact in facts for example in _examples(fact, link, tokenizer)]
+        added += link.store.add_examples(made, source_of(sha256))
+        on_note(done, len(telling))
     return added
 
 
@@ -55,19 +59,19 @@ def made_questions(examples: Sequence[StoredExample]) -> list[StoredExample]:
     return [stored for stored in examples if stored.source.startswith(f"{SOURCE}:")]
 
 
-def _examples(fact: Asked, speaker: Speaker | None) -> Iterator[Example]:
+def _examples(fact: Asked, link: Link, tokenizer: Tokenizer | None) -> Iterator[Example]:
     asked = list(fact.questions)
-    if speaker is not None:
-        asked += [one for one in _wordings(speaker, fact.questions[0]) if one not in asked]
-    for question in asked:
+    if tokenizer is not None:
+        asked += _wordings(link, tokenizer, fact.questions[0])
+    for question in dict.fromkeys(asked):
         yield fact.example(question)
 
 
-def _wordings(speaker: Speaker, question: str) -> Iterator[str]:
+def _wordings(link: Link, tokenizer: Tokenizer, question: str) -> Iterator[str]:
     """What the backbone makes of a question, where that is still the same question about the person."""
     for wording in WORDINGS:
-        ids = speaker.ask([{"role": "user", "content": wording.format(question)}])
-        pieces = speaker.answer(ids, Sampling(), ANSWER, stop_strings=["\n"])
-        said = "".join(piece.text for piece in pieces).strip().strip('"').strip()
-        if asks_the_same(said, question):
-            yield said
+        ids = tokenizer.encode(wording.format(question)).tolist()
+        said = tokenizer.decode(likeliest(link, ids, ANSWER, link.facts().stop_tokens))
+        line = said.strip().split("\n", 1)[0].strip()
+        if asks_the_same(line, question):
+            yield line

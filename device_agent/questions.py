@@ -44,11 +44,14 @@ def facts_in(text: str) -> Iterator[Asked]:
 
 
 def asks_the_same(said: str, question: str) -> bool:
-    """Whether a wording is a question about the person that keeps half of the first one's longer words."""
-    known = set(_WORD.findall(question.lower()))
-    kept = known & set(_WORD.findall(said.lower()))
+    """Whether a wording asks the same of the person: it names all that the question names, and hardly more.
+
+    A wording that lost "brother" would teach an answer about him to a question about the person.
+    """
+    named, told = (_NAMING.findall(text.lower()) for text in (question, said))
     asks = said.endswith("?") and said.count("?") == 1 and said != question
-    return asks and _ABOUT_ME.search(said) is not None and 2 * len(kept) >= len(known)
+    mine = _ABOUT_ME.search(said) is not None
+    return asks and mine and bool(named) and {*named} <= {*told} and len({*told} - {*named}) <= 1
 
 
 def source_of(note: str) -> str:
@@ -168,7 +171,11 @@ def _i_do(found: re.Match[str]) -> tuple[str, ...]:
 
 
 _ABOUT_ME = re.compile(r"\b(?:I|my|me)\b", re.IGNORECASE)
-_WORD = re.compile(r"[a-z']{4,}")
+_NAMING = re.compile(
+    r"\b(?!(?:what|which|where|who|whom|when|how|does|did|has|have|the|and|are|was|were|can|you|say|"
+    r"that|for|called|named|name|know|tell|kind)\b)[a-z]{3,}"
+)
+"""Words that name something; what questions are made of otherwise."""
 _PLACES = ("in", "at", "near", "on")
 _WHAT = {"for": "Whom or what for", "with": "With whom or what", "as": "As what"}
 

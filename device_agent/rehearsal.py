@@ -8,7 +8,7 @@ come with this package; the answers are the backbone's own, fetched once and kep
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,10 @@ import numpy as np
 
 from device_agent.atomic import write_whole
 from device_agent.chat_template import render
-from device_agent.cloud import CloudClient
 from device_agent.examples import Encoded
+from device_agent.likeliest import likeliest
 from device_agent.link import Link
 from protocol.facts import BackboneFacts
-from protocol.messages import SessionRequest, Tokens, Wants
 
 REQUESTS = Path(__file__).parent / "requests.txt"
 
@@ -75,24 +74,9 @@ def _fetched(link: Link, facts: BackboneFacts, requests: Sequence[str]) -> list[
         for request in requests
     ]
     del tokenizer
-    most = min(ANSWER, link.cloud.limits.drafts)
-    fitting = [ids for ids in asked if len(ids) + most <= facts.positions // 2]
-    codec, stops = link.settings.codec, facts.stop_tokens
-    answers = [_answer(link.cloud, codec, ids, most, stops) for ids in fitting]
+    fitting = [ids for ids in asked if len(ids) + ANSWER <= facts.positions // 2]
+    answers = [likeliest(link, ids, ANSWER, facts.stop_tokens) for ids in fitting]
     return [pair for pair in zip(fitting, answers, strict=True) if pair[1]]
-
-
-def _answer(
-    cloud: CloudClient, codec: str, ids: list[int], most: int, stops: Collection[int]
-) -> list[int]:
-    """The likeliest answer as the backbone itself finds it: one request, and no arithmetic here."""
-    wants = Wants((), final=True, log_z=False, candidates=0, codec=codec)
-    opened = cloud.open_session(SessionRequest(wants=wants))
-    states = cloud.step(opened.session, Tokens(1, 0, 1, np.array(ids, np.uint32), most))
-    cloud.close_session(opened.session)
-    drafted: list[int] = states.drafted.tolist()
-    ends = [place for place, token in enumerate(drafted) if token in stops]
-    return drafted[: ends[0] + 1] if ends else drafted
 
 
 def _encoded(asked: Sequence[int], answered: Sequence[int]) -> Encoded:
