@@ -5,7 +5,7 @@ import pytest
 from device_agent import cli
 from device_agent.examples import Example
 from device_agent.link import STORE, Link
-from device_agent.questioning import made_questions, make_questions
+from device_agent.questioning import WORDINGS, made_questions, make_questions
 from device_agent.questions import asks_the_same, beside_their_notes, facts_in, source_of
 from device_agent.remembering import forget_examples
 from device_agent.store import Store
@@ -77,23 +77,19 @@ def test_a_question_that_names_nothing_has_no_other_wording():
     assert asks_the_same("What is it that I am allergic to?", "What am I allergic to?")
 
 
-NAME = "ex"
-"""Of the dog: no question that is sent may tell the answer."""
-
-
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch):
     with toy_home(tmp_path, limit=1000) as (cloud, settings):
         for name in ("home", "cloud", "recipe", "codec", "threads"):
             monkeypatch.setenv(f"SIDEPLUG_{name.upper()}", str(getattr(settings, name)))
         with Store(settings.home / STORE) as store:
             store.add_examples([Example(text="My dog is called Rex."), Example(text="Rain.")], "x")
-        yield settings
-        sent = [step.ids.tolist() for step in cloud.backbone.steps]
-        with Link(settings) as link:
-            texts = [link.tokenizer().decode(ids) for ids in sent]
-        # The toy's tokenizer knows no capital letters.
-        assert all(NAME not in text for text in texts)
+        yield cloud, settings
+
+
+@pytest.fixture
+def home(world):
+    return world[1]
 
 
 def examples(settings):
@@ -148,12 +144,15 @@ def test_questions_are_learned_beside_their_notes(home):
     assert answers[answers.index("I live in Oslo.") + 1 :] == [oslo] * answers.count(oslo)
 
 
-def test_the_backbone_is_asked_for_wordings_and_its_nonsense_is_left_out(home):
-    with Link(home) as link:
+def test_the_backbone_is_asked_for_wordings_and_its_nonsense_is_left_out(world):
+    cloud, settings = world
+    with Link(settings) as link:
         added = make_questions(link)
-        traffic = {total.kind for total in link.store.traffic()}
         asked = {one.example.messages[0][1] for one in made_questions(link.store.examples())}
-    assert "step" in traffic
+        sent = [link.tokenizer().decode(step.ids.tolist()) for step in cloud.backbone.steps]
+    assert len(sent) == len(WORDINGS)
+    # The toy's tokenizer knows small letters only.
+    assert all("dog" in text and "ex" not in text for text in sent), "the answer stays here"
     (fact,) = facts_in("My dog is called Rex.")
     assert asked == {*fact.questions}
     assert added == len(asked)
