@@ -68,10 +68,12 @@ class Voice(Speaker):
     def _log_probabilities(self, states: States) -> list[NDArray[np.float64]]:
         """Of the token after each state, (V,) each."""
         moved = states.final if self._plugin is None else self._plugin.state(states)
+        logits = self._head.logits(moved)
+        if self._memory is not None:
+            logits = self._memory.mixed(logits, states.final)
         found = []
-        for logits, final in zip(self._head.logits(moved), states.final, strict=True):
-            mixed = logits if self._memory is None else self._memory.mixed(logits, final)
-            row = mixed.astype(np.float64) - mixed.max()
+        for one in logits:
+            row = one.astype(np.float64) - one.max()
             found.append(row - np.log(np.exp(row).sum()))
         return found
 

@@ -131,6 +131,14 @@ class Reading:
         self.ids = np.concatenate([self.ids, likeliest])
         self.wanted += 1
 
+    def shorten(self) -> bool:
+        """Leave out a draft that could not be read; whether that leaves a whole answer."""
+        if not self._drafted:
+            return False
+        self._drafted.pop()
+        self.ids = self.ids[: self.done]
+        return True
+
     def finish(self) -> None:
         """Give the whole answer."""
         if self.bulk:

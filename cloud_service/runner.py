@@ -170,7 +170,7 @@ class Runner:
             self._scheduler.learn(list(portions), seconds)
             for portion, outcome in zip(portions, outcomes, strict=True):
                 if isinstance(outcome, Exception):
-                    self._end(portion.reading, outcome)
+                    self._end(portion.reading, None if portion.reading.shorten() else outcome)
                     continue
                 portion.reading.take(portion.count, outcome)
                 if not portion.reading.left:

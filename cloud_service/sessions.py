@@ -53,8 +53,8 @@ class Session:
         self.wants = wants
         self.cache = cache
         self.last: Answer | None = None
-        self.drafted = 0
-        """Positions at the end that the cloud drafted; a step may begin before any of them."""
+        self.loose = 0
+        """Positions at the end that the next step may begin in front of: the last answer's rows but the first."""
         self.turn = asyncio.Lock()
         """Held by the one request that may look at the cache or change it."""
         self.closed = False
@@ -207,7 +207,7 @@ class Sessions:
                 raise Dropped()
             drafts = self._check(session, tokens, session.wants)
             session.cache.crop(tokens.position)
-            session.drafted = 0
+            session.loose = 0
             reading = Reading(
                 waiter, "step", session.cache, tokens.ids, tokens.wanted, session.wants, drafts
             )
@@ -219,7 +219,8 @@ class Sessions:
                 # What could not be answered has not been read.
                 session.cache.crop(tokens.position)
                 raise
-            session.last, session.drafted = Answer(tokens, frame), len(states.drafted)
+            session.last = Answer(tokens, frame)
+            session.loose = tokens.wanted + len(states.drafted) - 1
             return frame
 
     async def crop(self, session: Session, position: int) -> int:
@@ -234,13 +235,13 @@ class Sessions:
             if position > session.cache.position:
                 raise PositionMismatch(expected=session.cache.position, got=position)
             session.cache.crop(position)
-            session.last, session.drafted = None, 0
+            session.last, session.loose = None, 0
             return session.cache.position
 
     def _check(self, session: Session, tokens: Tokens, wants: Wants) -> int:
         """Refuse what cannot be read; return how many drafts there is room for."""
         stands = session.cache.position
-        if not stands - session.drafted <= tokens.position <= stands:
+        if not stands - session.loose <= tokens.position <= stands:
             raise PositionMismatch(expected=stands, got=tokens.position)
         asked = tokens.position + len(tokens.ids)
         if asked > self.room:

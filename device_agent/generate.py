@@ -1,5 +1,6 @@
 """Token after token: the backbone's states, the plugin's correction, the head, the choice."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,12 +8,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.drafting import MOST, Draft, Drafting
 from device_agent.head import Head
+from device_agent.lookup import Lookup
 from device_agent.memory.mixture import GatedMemory
-from device_agent.sampling import Sampling, choose
+from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
+from device_agent.settings import OFF
 from device_agent.side_plugin import SidePlugin
 from device_agent.tokenizer import TextStream, Tokenizer
+from device_agent.verification import Verifier
 from protocol.errors import ContextExceeded
 from protocol.messages import States
 
@@ -49,11 +54,13 @@ def generate(
     *,
     memory: GatedMemory | None = None,
     uncounted: int = 0,
+    drafting: Drafting | None = None,
     on_choice: OnChoice | None = None,
 ) -> Iterator[Piece]:
     """Continue a session.
 
-    The prompt goes in one step, each new token in one more; the last one chosen stays here.
+    The prompt goes in one step. So does each new token, and brings the states of drafted ones with it, which
+    are kept as far as they are what is chosen. The last one chosen stays here.
 
     Args:
         session: Where the prompt is added; it keeps what was said.
@@ -67,6 +74,7 @@ def generate(
         limit: Most tokens to generate, at least 1.
         memory: Mixed into every choice; None for none.
         uncounted: Tokens at the session's start that may be repeated without a penalty.
+        drafting: How many tokens are drafted; None for none.
         on_choice: Told of each token before its piece comes.
 
     Raises:
@@ -74,29 +82,36 @@ def generate(
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, but is {limit}")
-    rng, stream = sampling.generator(), TextStream(tokenizer)
-    watch = _StopWatch(stop_strings)
-    states = session.step(prompt_ids)
-    past = [int(i) for i in session.tokens[uncounted:]]
-    for left in range(limit - 1, -1, -1):
-        logits = _logits(states, plugin, head, memory)
-        token = choose(logits, past, sampling, rng)
-        past.append(token)
-        if on_choice is not None:
-            on_choice(token, logits)
-        ends = token in stop_tokens
-        text = "" if ends else watch.add(stream.push(token))
-        finished = _finished(ends or watch.found, left == 0 or session.position >= session.limit)
-        if finished is not None:
-            yield Piece(text + watch.add(stream.close()) + watch.close(), token, finished)
-            return
-        # Shown before the next step is asked for: a reader should not wait for the cloud twice.
-        yield Piece(text, token, None)
+    stream, watch = TextStream(tokenizer), _StopWatch(stop_strings)
+    text = [*session.tokens, *(int(i) for i in prompt_ids)]
+    verifier = Verifier(plugin, head, memory, sampling, text[uncounted:])
+    remembered = None if memory is None else memory.memory.tokens
+    drafts = _Drafts(session, drafting or Drafting(OFF), Lookup(text, session.limit, remembered))
+    left, ids = limit, prompt_ids
+    while True:
         try:
-            states = session.step([token])
+            states, drafted = drafts.step(ids, left - 1)
         except ContextExceeded:
+            if left == limit:
+                raise
             yield Piece(watch.add(stream.close()) + watch.close(), None, "length")
             return
+        for token, logits in verifier.choices(states, drafted):
+            left -= 1
+            full = drafts.take(token)
+            if on_choice is not None:
+                on_choice(token, logits)
+            ends = token in stop_tokens
+            shown = "" if ends else watch.add(stream.push(token))
+            finished = _finished(ends or watch.found, left == 0 or full)
+            if finished is not None:
+                drafts.settle(verifier)
+                yield Piece(shown + watch.add(stream.close()) + watch.close(), token, finished)
+                return
+            # Shown before the next step is asked for: a reader should not wait for the cloud twice.
+            yield Piece(shown, token, None)
+        drafts.settle(verifier)
+        ids = [token]
 
 
 def _finished(stopped: bool, full: bool) -> Finish | None:
@@ -105,15 +120,64 @@ def _finished(stopped: bool, full: bool) -> Finish | None:
     return "length" if full else None
 
 
-def _logits(
-    states: States, plugin: SidePlugin | None, head: Head, memory: GatedMemory | None
-) -> NDArray[np.float32]:
-    """Logits (V,) of the token after the last state."""
-    if states.final is None:
-        raise ValueError("the session does not bring the final state")
-    state = states.final if plugin is None else plugin.state(states)
-    logits: NDArray[np.float32] = head.logits(state[-1:])[0]
-    return logits if memory is None else memory.mixed(logits, states.final[-1])
+class _Drafts:
+    """The requests of one answer: what each drafts, and what became of it."""
+
+    def __init__(self, session: RemoteSession, drafting: Drafting, lookup: Lookup) -> None:
+        self._session, self._drafting, self._lookup = session, drafting, lookup
+        self._draft, self._guess = Draft(), list[int]()
+        self._drafted, self._chosen = list[int](), list[int]()
+        self._stands = 0
+
+    def step(
+        self, ids: Sequence[int] | NDArray[np.uint32], useful: int
+    ) -> tuple[States, list[int]]:
+        """States of the last of ``ids`` and of drafted tokens, and these.
+
+        Args:
+            ids: That the text goes on with.
+            useful: Most drafted tokens that the answer has room for.
+
+        Raises:
+            ContextExceeded: ``ids`` themselves do not fit.
+        """
+        session, drafting = self._session, self._drafting
+        room = min(useful, session.limit - session.position - len(ids))
+        self._guess = self._lookup.guess(min(room, MOST)) if drafting.adapts else []
+        self._draft = drafting.next(room, self._guess)
+        began = time.perf_counter()
+        try:
+            states = self._send(ids)
+        except ContextExceeded:
+            if not self._draft.own:
+                raise
+            # The context is smaller than it was told, as after a change of clouds: without a guess it may do.
+            self._draft = Draft()
+            states = self._send(ids)
+        seconds = time.perf_counter() - began
+        drafted = states.drafted.tolist()
+        if len(ids) == 1:
+            # A prompt takes what it takes: that says nothing of the tokens behind it.
+            drafting.learn_request(self._draft, len(drafted), seconds)
+        self._drafted, self._chosen = [*self._draft.own, *drafted], []
+        self._stands = states.position + 1
+        return states, self._drafted
+
+    def _send(self, ids: Sequence[int] | NDArray[np.uint32]) -> States:
+        own = self._draft.own
+        return self._session.step([*ids, *own], 1 + len(own), self._draft.asked)
+
+    def take(self, token: int) -> bool:
+        """Note the token that was chosen next; whether the context has no room behind it."""
+        self._chosen.append(token)
+        self._lookup.add(token)
+        return self._stands + len(self._chosen) > self._session.limit
+
+    def settle(self, verifier: Verifier) -> None:
+        """Take back what was drafted in vain, and learn from it."""
+        self._session.crop(self._stands + len(self._chosen) - 1)
+        self._drafting.learn_choices(self._draft, self._drafted, self._chosen, self._guess)
+        self._drafting.learn_rows(verifier.rows, verifier.seconds)
 
 
 class _StopWatch:

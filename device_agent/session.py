@@ -41,6 +41,7 @@ class RemoteSession:
         self._wants = wants
         self._prefix = [int(i) for i in prefix]
         self._ids = list(self._prefix)
+        self._loose = len(self._ids)
         self._steps = 0
         self._unsure = False
         self._opened = self._open()
@@ -63,7 +64,7 @@ class RemoteSession:
 
     @property
     def tokens(self) -> Sequence[int]:
-        """The tokens in the session so far."""
+        """The tokens in the session so far, drafted ones that nobody has cropped among them."""
         return self._ids
 
     @property
@@ -71,33 +72,44 @@ class RemoteSession:
         """Most tokens the session can hold."""
         return self._opened.limit
 
-    def step(self, ids: Sequence[int] | NDArray[np.uint32], wanted: int = 1) -> States:
-        """Add tokens; get the states of the last ``wanted`` of them.
+    def step(
+        self, ids: Sequence[int] | NDArray[np.uint32], wanted: int = 1, drafts: int = 0
+    ) -> States:
+        """Add tokens; get the states of the last ``wanted`` of them, and of those the cloud drafts.
 
         Args:
             ids: (T,), at least one.
             wanted: 1 to T.
+            drafts: How many tokens the cloud may continue with by itself, where it takes so many;
+                they are in the session too.
 
         Raises:
             ContextExceeded: The session is full; nothing was added.
         """
         new = [int(i) for i in ids]
+        drafts = min(drafts, self._cloud.limits.drafts)
         try:
             self._settle(PATIENT_TRIES)
-            states = self._send(new, wanted)
+            states = self._send(new, wanted, drafts)
         except (SessionNotFound, PositionMismatch):
-            states = self._replay(new, wanted)
-        self._ids += new
+            states = self._replay(new, wanted, drafts)
+        self._ids += [*new, *states.drafted.tolist()]
+        self._loose = states.position + 1
         return states
 
     def crop(self, position: int) -> None:
-        """Forget the tokens from ``position`` on."""
+        """Forget the tokens from ``position`` on.
+
+        Behind the first row of the last answer this costs no request: the next step says it.
+        """
         if not len(self._prefix) <= position <= self.position:
             raise ValueError(
                 f"cannot crop {self.position} tokens, {len(self._prefix)} of the prefix, to {position}"
             )
         if position < self.position:
             del self._ids[position:]
+            if position >= self._loose:
+                return
             self._unsure = True
             # The next step finds out as well, and brings back what is kept.
             with suppress(CloudUnreachable, SessionNotFound, PositionMismatch):
@@ -132,15 +144,15 @@ class RemoteSession:
         """Bring the cloud to our position after a step that failed, perhaps on its way back."""
         if self._unsure:
             self._cloud.crop(self._opened.session, self.position, tries)
-            self._unsure = False
+            self._unsure, self._loose = False, self.position
 
-    def _replay(self, new: list[int], wanted: int) -> States:
+    def _replay(self, new: list[int], wanted: int, drafts: int) -> States:
         past, lost = self._ids, 0
         while True:
             self._cloud.doubt()
             self._opened, self._ids = self._open(PATIENT_TRIES), list(self._prefix)
             try:
-                return self._send(past[len(self._prefix) :] + new, wanted)
+                return self._send(past[len(self._prefix) :] + new, wanted, drafts)
             except (SessionNotFound, PositionMismatch):
                 lost += 1
                 if lost == REPLAYS:
@@ -148,7 +160,7 @@ class RemoteSession:
             finally:
                 self._ids = past
 
-    def _send(self, new: list[int], wanted: int) -> States:
+    def _send(self, new: list[int], wanted: int, drafts: int) -> States:
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
         *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
         position = self.position
@@ -156,14 +168,14 @@ class RemoteSession:
         for part in parts:
             self._send_part(part, position, 1)
             position += len(part)
-        states = self._send_part(last, position, wanted)
+        states = self._send_part(last, position, wanted, drafts)
         self._check(states)
         self._unsure = False
         return states
 
-    def _send_part(self, ids: list[int], position: int, wanted: int) -> States:
+    def _send_part(self, ids: list[int], position: int, wanted: int, drafts: int = 0) -> States:
         self._steps += 1
-        tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32))
+        tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts)
         return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES)
 
     def _check(self, states: States) -> None:

@@ -21,6 +21,11 @@ MOST_PREFIX = 2**20
 """Tokens; the backbone's context sets the real bound."""
 
 
+AUTO, OFF = "auto", "off"
+"""Words of the setting ``drafts``."""
+
+MOST_DRAFTS = 64
+
 CHOICES = {
     "codec": ("f32", "f16", "bf16", "int8"),
     "memory": ("on", "off"),
@@ -85,6 +90,9 @@ class Settings:
     memory: str = "on"
     """Whether the memory of your texts takes part where it helps: on or off."""
 
+    drafts: str = AUTO
+    """Tokens that one request drafts and the device verifies: auto, off, or how many the cloud is asked for."""
+
     patience: float = 300.0
     """Seconds to wait for one answer of the cloud."""
 
@@ -116,6 +124,7 @@ class Settings:
             raise BadSetting("recipe", "must not be empty")
         for name, choices in CHOICES.items():
             _require_one_of(name, choices, getattr(self, name))
+        _require_drafts(self.drafts)
         hours_of(self.train_hours)
         for name, (least, most) in RANGES.items():
             _require_within(name, least, most, getattr(self, name))
@@ -150,6 +159,12 @@ def _require_one_of(name: str, choices: Sequence[str], value: str) -> None:
     if value not in choices:
         *most, last = choices
         raise BadSetting(name, f"must be {', '.join(most)} or {last}, but is {value!r}")
+
+
+def _require_drafts(value: str) -> None:
+    if value not in (AUTO, OFF) and not (value.isdecimal() and 1 <= int(value) <= MOST_DRAFTS):
+        reason = f"must be {AUTO}, {OFF}, or 1 to {MOST_DRAFTS}, but is {value!r}"
+        raise BadSetting("drafts", reason)
 
 
 def _require_within(name: str, least: int, most: int, value: int) -> None:
@@ -211,6 +226,8 @@ def _typed(field: Field[Any], value: Any) -> Any:
             raise BadSetting(field.name, f"must be a number, but is {value!r}") from None
     if kind is float and type(value) is int:
         return float(value)
+    if field.name == "drafts" and type(value) is int:
+        return str(value)
     if type(value) is not kind and not isinstance(value, Path):
         raise BadSetting(field.name, f"must be of type {kind.__name__}, but is {value!r}")
     return value

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from device_agent.chat_template import Message, render
+from device_agent.drafting import Drafting, Tally
 from device_agent.errors import DeviceError
 from device_agent.generate import OnChoice, Piece, generate
 from device_agent.head import Head
@@ -76,6 +77,7 @@ class Speaker:
         self._wants = Wants(taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
         self._session = RemoteSession(link.cloud, self._wants, self._prefix)
         self._bare: RemoteSession | None = None
+        self._draft_anew(link)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +96,13 @@ class Speaker:
         other._cloud = link.cloud
         other._session = RemoteSession(link.cloud, self._wants, self._prefix)
         other._bare = None
+        other._draft_anew(link)
         return other
+
+    @property
+    def drafts(self) -> Tally:
+        """Tokens drafted and accepted so far."""
+        return self._drafting.tally + self._base_drafting.tally
 
     @property
     def room(self) -> int:
@@ -189,8 +197,14 @@ class Speaker:
             memory=None if base else self._memory,
             # The prefix is how the person writes, which a penalty must not drive out.
             uncounted=len(prefix),
+            drafting=self._base_drafting if base else self._drafting,
             on_choice=on_choice,
         )
+
+    def _draft_anew(self, link: Link) -> None:
+        """Know nothing yet of the way to the cloud, nor of how often its drafts are accepted."""
+        self._drafting = Drafting(link.settings.drafts)
+        self._base_drafting = Drafting(link.settings.drafts)
 
     def _without_prefix(self) -> RemoteSession:
         if not self._prefix:

@@ -277,9 +277,15 @@ class _Answer:
                     "prompt_tokens": said.prompt_tokens,
                     "completion_tokens": said.tokens,
                     "total_tokens": said.prompt_tokens + said.tokens,
+                    "completion_tokens_details": {
+                        "accepted_prediction_tokens": said.drafts.accepted,
+                        "rejected_prediction_tokens": said.drafts.drafted - said.drafts.accepted,
+                    },
                 }
                 if said.finished is not None:
                     agent.metrics.tokens.labels("completion").inc(said.tokens)
+                    agent.metrics.drafted.inc(said.drafts.drafted)
+                    agent.metrics.accepted.inc(said.drafts.accepted)
                     form = self._form
                     agent.answers.keep(
                         form.name, Answer(name_of(asked.model.version), form.turns, text)

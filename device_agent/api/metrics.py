@@ -16,6 +16,9 @@ class Metrics:
         ProcessCollector(namespace=PREFIX, registry=self._registry)
         self.requests = self._counter("requests", "Answers by route and status", "route", "status")
         self.tokens = self._counter("tokens", "Tokens read and written, by purpose", "purpose")
+        self.drafted = self._counter("spec_decode_num_draft_tokens", "Tokens that were drafted")
+        about = "Drafted tokens that became part of an answer"
+        self.accepted = self._counter("spec_decode_num_accepted_tokens", about)
         self.sent = self._counter("cloud_sent_bytes", "Bytes that left for the cloud")
         self.received = self._counter("cloud_received_bytes", "Bytes that came from the cloud")
         about = "Requests that are being answered with the backbone's help"

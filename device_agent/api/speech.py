@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from device_agent.api.models import Model
 from device_agent.api.voices import Work
+from device_agent.drafting import Tally
 from device_agent.generate import Finish
 from device_agent.highest import highest
 from device_agent.link import Link
@@ -68,6 +69,8 @@ class Said:
     prompt_tokens: int
     tokens: int
     """Of the answer so far."""
+    drafts: Tally
+    """Of the answer so far; those of the last request are counted when it is verified."""
 
 
 def speech(asked: Asked) -> Work[Said]:
@@ -79,7 +82,7 @@ def speech(asked: Asked) -> Work[Said]:
         if left < 1:
             raise ContextExceeded(limit=speaker.room, asked=len(ids) + 1)
         likelihood = _Likelihood(speaker.tokenizer, asked.alternatives)
-        tokens = 0
+        tokens, before = 0, speaker.drafts
         for piece in speaker.answer(
             ids,
             asked.sampling,
@@ -93,7 +96,8 @@ def speech(asked: Asked) -> Work[Said]:
             tokens += piece.token is not None
             shown = piece.token is not None and piece.token not in speaker.facts.stop_tokens
             choice = likelihood.last if shown else None
-            yield Said(piece.text, choice, piece.finished, len(ids), tokens)
+            drafts = speaker.drafts - before
+            yield Said(piece.text, choice, piece.finished, len(ids), tokens, drafts)
 
     return work
 

@@ -61,6 +61,7 @@ SETTINGS_HELP = {
     "codec": "how hidden states travel: f32, f16, bf16, int8 (default f16)",
     "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
     "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
+    "drafts": "tokens drafted ahead in one request and verified here: auto, off, or a number (default auto)",
     "patience": "seconds to wait for one answer of the cloud (default 300)",
 }
 

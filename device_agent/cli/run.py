@@ -89,7 +89,7 @@ def _answer(
     prompt: str, args: argparse.Namespace, sampling: Sampling, link: Link, speaker: Speaker
 ) -> dict[str, object]:
     """Answer one prompt, on the screen as it comes; gives what ``--json`` prints."""
-    up, down, started = link.up, link.down, time.perf_counter()
+    up, down, before, started = link.up, link.down, speaker.drafts, time.perf_counter()
     ids = _ids(prompt, args, speaker)
     text, tokens, finished = "", 0, None
     pieces = speaker.answer(ids, sampling, args.max_tokens, stop_strings=args.stop, text=args.raw)
@@ -100,6 +100,7 @@ def _answer(
         if not args.json:
             print(piece.text, end="", flush=True)
     seconds = time.perf_counter() - started
+    drafts = speaker.drafts - before
     if not args.json:
         print()
     return {
@@ -109,6 +110,8 @@ def _answer(
         "seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 2),
         "finished": finished,
+        "drafted": drafts.drafted,
+        "accepted": drafts.accepted,
         "bytes_up": link.up - up,
         "bytes_down": link.down - down,
     }

@@ -9,7 +9,13 @@ import torch
 from cloud_service.backbones.pages import Cache
 from cloud_service.reading import Reading, Waiter
 from protocol import versions
-from protocol.errors import ContextExceeded, LimitExceeded, MalformedMessage, PositionMismatch
+from protocol.errors import (
+    ContextExceeded,
+    LimitExceeded,
+    MalformedMessage,
+    Overloaded,
+    PositionMismatch,
+)
 from protocol.limits import Limits
 from protocol.messages import Wants
 from tests import tiny
@@ -108,10 +114,33 @@ def test_a_step_before_the_first_draft_or_behind_the_last_is_refused(cloud, posi
     assert fault.details == {"expected": 44, "got": position}
 
 
-def test_what_the_device_sent_itself_is_forgotten_by_a_crop_alone(cloud):
+@pytest.mark.parametrize("kept", [1, 2, 4, 6])
+def test_a_step_may_begin_behind_any_wanted_row_and_forgets_what_the_device_guessed(cloud, kept):
+    session = cloud.open(EVERYTHING).session
+    guess = ids_of(4, seed=31)
+    cloud.step(session, tokens_of(PROMPT, wanted=1))
+    drafted = cloud.step(session, tokens_of(guess, position=40, step=1, drafts=2)).drafted
+    mine = ids_of(2, seed=32)
+    states = cloud.step(session, tokens_of(mine, position=40 + kept, step=2))
+    text = np.concatenate([PROMPT, np.concatenate([guess, drafted])[:kept], mine])
+    whole = cloud.step(cloud.open(EVERYTHING).session, tokens_of(text, wanted=2))
+    np.testing.assert_allclose(states.taps, whole.taps, atol=1e-4)
+    np.testing.assert_allclose(states.log_z, whole.log_z, atol=1e-4)
+
+
+def test_a_step_in_front_of_the_first_wanted_row_is_refused(cloud):
+    session = cloud.open(FINAL).session
+    cloud.step(session, tokens_of(PROMPT, wanted=3))
+    for position in (37, 41):
+        fault = fault_in(cloud.post(session, tokens_of([5], position=position, step=1)))
+        assert isinstance(fault, PositionMismatch)
+    cloud.step(session, tokens_of([5], position=38, step=1))
+
+
+def test_what_was_sent_and_not_wanted_is_forgotten_by_a_crop_alone(cloud):
     session = cloud.open(FINAL).session
     cloud.step(session, tokens_of(PROMPT, wanted=1, drafts=4))
-    cloud.step(session, tokens_of([5, 6], position=42, step=1))
+    cloud.step(session, tokens_of([5, 6], position=42, wanted=1, step=1))
     fault = fault_in(cloud.post(session, tokens_of([5], position=43, step=2)))
     assert isinstance(fault, PositionMismatch)
     cropped = cloud.http.post(f"/v1/sessions/{session}/crop", json={"position": 43})
@@ -163,6 +192,30 @@ def test_neither_a_text_nor_a_prefix_has_drafts(cloud):
         fault = fault_in(answer)
         assert isinstance(fault, MalformedMessage)
         assert "drafts" in fault.message
+
+
+def test_a_draft_that_cannot_be_read_ends_the_draft_and_not_the_step(llama):
+    """The memory is full, or a pass fails, in the middle of a draft."""
+    runner, read = loaded(llama), type(llama).read
+    failing = type("Failing", (), {"left": 4})
+
+    def fail_in_the_end(self, spans):
+        failing.left -= 1
+        if failing.left < 0:
+            raise Overloaded()
+        return read(self, spans)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(llama), "read", fail_in_the_end)
+        reading = Reading(Waiter("ada"), "step", Cache(llama.pool), PROMPT, 1, FINAL, drafts=8)
+        runner.submit(reading)
+        states = reading.future.result(10)
+    runner.stop()
+    assert len(states.drafted) == 3
+    assert len(states.final) == 1 + 3
+    assert states.candidates is None
+    assert reading.cache.position == len(PROMPT) + 3
+    reading.cache.release()
 
 
 def test_drafts_of_many_sessions_share_passes(llama):

@@ -46,8 +46,8 @@ class Toy:
     def session(self, layers=()):
         return RemoteSession(self.cloud, Wants(layers, True, False, 0, "f32"))
 
-    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None):  # fmt: skip # noqa: B008 - frozen
-        session = self.session(TAPS if plugin else ())
+    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None, drafting=None, session=None):  # fmt: skip # noqa: B008 - frozen
+        session = session or self.session(TAPS if plugin else ())
         return list(
             generate(
                 session,
@@ -60,6 +60,7 @@ class Toy:
                 strings,
                 limit,
                 memory=memory,
+                drafting=drafting,
             )
         )
 

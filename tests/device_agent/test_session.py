@@ -111,6 +111,81 @@ def test_a_crop_outside_the_session_is_refused(toy, position):
         session.crop(position)
 
 
+def test_drafted_tokens_come_with_their_states_and_are_in_the_session(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    states = session.step([4, 5], drafts=3)
+    expect(states, [4, 5, 6, 7, 8], 1)
+    assert states.drafted.tolist() == [6, 7, 8]
+    assert list(session.tokens) == toy.kept() == [4, 5, 6, 7, 8]
+    expect(session.step([9]), [4, 5, 6, 7, 8, 9], 5)
+
+
+def test_no_more_is_drafted_than_the_cloud_allows(toy):
+    toy.cloud.limits = Limits(drafts=2)
+    session = RemoteSession(toy.cloud, WANTS)
+    assert session.step([4], drafts=9).drafted.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(("position", "kept"), [(2, [4, 5]), (3, [4, 5, 6]), (4, [4, 5, 6, 7])])
+def test_what_was_drafted_in_vain_is_taken_back_without_a_request(toy, position, kept):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5], drafts=3)
+    before = len(toy.server.requests)
+    session.crop(position)
+    assert list(session.tokens) == kept
+    expect(session.step([20], drafts=1), [*kept, 20, 21], position)
+    assert toy.kept() == [*kept, 20, 21]
+    assert len(toy.server.requests) == before + 1
+
+
+def test_what_was_guessed_in_vain_is_taken_back_without_a_request(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4])
+    expect(session.step([5, 30, 31], wanted=3), [4, 5, 30, 31], 1)
+    session.crop(2)
+    expect(session.step([6]), [4, 5, 6], 2)
+    assert [path.rsplit("/", 1)[1] for path in toy.server.paths()] == ["sessions"] + ["step"] * 3
+
+
+def test_in_front_of_the_last_answer_a_crop_asks(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5], drafts=2)
+    session.crop(1)
+    assert toy.server.paths()[-1].endswith("/crop")
+    expect(session.step([9]), [4, 9], 1)
+    # What the crop left is loose no more.
+    session.crop(1)
+    expect(session.step([3, 8]), [4, 3, 8], 2)
+
+
+def test_a_session_forgotten_with_its_drafts_gets_those_that_were_kept(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5], drafts=3)
+    session.crop(3)
+    toy.backbone.forget()
+    expect(session.step([9], drafts=2), [4, 5, 6, 9, 10, 11], 3)
+    assert toy.kept() == [4, 5, 6, 9, 10, 11]
+
+
+def test_a_draft_whose_answer_is_lost_is_taken_back(toy):
+    session = RemoteSession(toy.cloud, WANTS)
+    session.step([4, 5], drafts=3)
+    session.crop(3)
+    reply = toy.backbone._step
+
+    def lose(*args):
+        reply(*args)
+        return Answer(b"", 502)
+
+    toy.backbone._step = lose
+    with pytest.raises(CloudUnreachable):
+        session.step([20], drafts=2)
+    toy.backbone._step = reply
+    assert toy.kept() == [4, 5, 6, 20, 21, 22]  # it had arrived
+    expect(session.step([7]), [4, 5, 6, 7], 3)
+    assert toy.kept() == [4, 5, 6, 7]
+
+
 PREFIX = [20, 21, 22]
 
 

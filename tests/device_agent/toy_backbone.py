@@ -46,6 +46,8 @@ class ToyBackbone:
         self.other = other or {}
         self.steps: list[Tokens] = []
         self._last: tuple[int, Answer] | None = None
+        self._loose: dict[int, int] = {}
+        """Of each session, by its list of tokens: how many at the end a step may begin in front of."""
         self._names = (f"s{number}" for number in itertools.count())
 
     def __call__(self, request: Request) -> Answer:
@@ -104,7 +106,7 @@ class ToyBackbone:
             if position > len(ids):
                 raise PositionMismatch(expected=len(ids), got=position)
             del ids[position:]
-            self._last = None
+            self._last, self._loose[id(ids)] = None, 0
             return json_answer({"position": position})
         return self._step(ids, wants, body)
 
@@ -113,20 +115,23 @@ class ToyBackbone:
         assert isinstance(tokens, Tokens)
         if self._last is not None and self._last[0] == tokens.step:
             return self._last[1]
-        if tokens.position != len(ids):
+        if not len(ids) - self._loose.get(id(ids), 0) <= tokens.position <= len(ids):
             raise PositionMismatch(expected=len(ids), got=tokens.position)
-        if len(ids) + len(tokens.ids) > self.limit:
-            raise ContextExceeded(limit=self.limit, asked=len(ids) + len(tokens.ids))
-        ids += tokens.ids.tolist()
+        if tokens.position + len(tokens.ids) > self.limit:
+            raise ContextExceeded(limit=self.limit, asked=tokens.position + len(tokens.ids))
+        ids[tokens.position :] = tokens.ids.tolist()
         self.steps.append(tokens)
+        drafted = self._drafted(ids, min(tokens.drafts, self.limit - len(ids)))
         first = len(ids) - tokens.wanted
-        for _ in range(min(tokens.drafts, self.limit - len(ids))):
-            ids.append((ids[-1] + 1) % HIDDEN)
-        states = toy_states(ids, first, wants)
-        if tokens.drafts:
-            states = replace(states, drafted=np.array(ids[first + tokens.wanted :], np.uint32))
+        ids += drafted
+        states = replace(toy_states(ids, first, wants), drafted=np.array(drafted, np.uint32))
+        self._loose[id(ids)] = len(ids) - first - 1
         self._last = (tokens.step, Answer(versions.encode(states, wants.codec)))
         return self._last[1]
+
+    def _drafted(self, ids: list[int], count: int) -> list[int]:
+        """What it wants to go on with."""
+        return [(ids[-1] + number) % HIDDEN for number in range(1, count + 1)]
 
 
 def toy_states(ids: list[int], first: int, wants: Wants) -> States:

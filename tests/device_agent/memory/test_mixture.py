@@ -56,13 +56,20 @@ def test_mixed_logits_are_the_mixture_over_the_whole_vocabulary(memory):
     rng = np.random.default_rng(13)
     for state in states_of(20, 14):
         logits = rng.normal(0, 4, VOCABULARY).astype(np.float32)
-        mixed = GatedMemory(memory, GATE).mixed(logits, state)
+        (mixed,) = GatedMemory(memory, GATE).mixed(logits[None], state[None])
         of_memory, best = dense(memory, state)
         weight = GATE.weights(np.array([best]))[0]
         expected = (1 - weight) * softmax(logits.astype(np.float64)) + weight * of_memory
         np.testing.assert_allclose(softmax(mixed.astype(np.float64)), expected, atol=3e-6)
         log_sums = [np.log(np.exp(some.astype(np.float64)).sum()) for some in (mixed, logits)]
         assert log_sums[0] == pytest.approx(log_sums[1], abs=1e-5)
+
+
+def test_rows_that_are_mixed_together_are_as_each_by_itself(memory):
+    logits = np.random.default_rng(22).normal(0, 4, (5, VOCABULARY)).astype(np.float32)
+    states, gated = states_of(5, 23), GatedMemory(memory, GATE)
+    each = [gated.mixed(logits[[row]], states[[row]])[0] for row in range(5)]
+    np.testing.assert_allclose(gated.mixed(logits, states), each, atol=1e-5)
 
 
 def test_the_greedy_choice_is_the_likeliest_of_the_mixture(memory):
@@ -72,9 +79,8 @@ def test_the_greedy_choice_is_the_likeliest_of_the_mixture(memory):
         of_memory, best = dense(memory, state)
         weight = GATE.weights(np.array([best]))[0]
         expected = (1 - weight) * softmax(logits.astype(np.float64)) + weight * of_memory
-        chosen = choose(
-            GatedMemory(memory, GATE).mixed(logits, state), [], Sampling(), np.random.default_rng(0)
-        )
+        (mixed,) = GatedMemory(memory, GATE).mixed(logits[None], state[None])
+        chosen = choose(mixed, [], Sampling(), np.random.default_rng(0))
         assert chosen == expected.argmax()
 
 
@@ -86,7 +92,7 @@ def test_what_is_drawn_follows_the_mixture(memory):
     of_memory, best = dense(memory, state)
     weight = GATE.weights(np.array([best]))[0]
     expected = (1 - weight) * softmax(logits.astype(np.float64)) + weight * of_memory
-    mixed = GatedMemory(memory, GATE).mixed(logits, state)
+    (mixed,) = GatedMemory(memory, GATE).mixed(logits[None], state[None])
     sampling = Sampling(temperature=1.0)
     drawn = [choose(mixed, [], sampling, rng) for _ in range(20_000)]
     counts = np.bincount(drawn, minlength=VOCABULARY)
@@ -94,12 +100,12 @@ def test_what_is_drawn_follows_the_mixture(memory):
 
 
 def test_a_weight_of_next_to_nothing_changes_next_to_nothing(memory):
-    logits = np.random.default_rng(19).normal(0, 4, VOCABULARY).astype(np.float32)
-    mixed = GatedMemory(memory, Gate(-40.0, 0.0)).mixed(logits, states_of(1, 20)[0])
+    logits = np.random.default_rng(19).normal(0, 4, (1, VOCABULARY)).astype(np.float32)
+    mixed = GatedMemory(memory, Gate(-40.0, 0.0)).mixed(logits, states_of(1, 20))
     np.testing.assert_allclose(mixed, logits, atol=1e-6)
 
 
 def test_logits_given_stay_as_they_are(memory):
-    logits = np.zeros(VOCABULARY, np.float32)
-    GatedMemory(memory, GATE).mixed(logits, states_of(1, 21)[0])
+    logits = np.zeros((1, VOCABULARY), np.float32)
+    GatedMemory(memory, GATE).mixed(logits, states_of(1, 21))
     assert not logits.any()
