@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     definitions,
     exactness,
+    network,
     overhead,
     quality,
     rules,
@@ -59,6 +60,7 @@ BENCHMARKS = tuple(
         definitions,
         rules,
         step,
+        network,
         serve,
         survive,
         soak,

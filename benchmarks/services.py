@@ -101,18 +101,23 @@ def pull(source: str) -> Backbone:
 
 @contextmanager
 def cloud(
-    backbone: Backbone, dtype: str, threads: int, flags: Sequence[str] = ("--port", "0")
+    backbone: Backbone,
+    dtype: str,
+    threads: int,
+    flags: Sequence[str] = ("--port", "0"),
+    within: Sequence[str] = (),
 ) -> Iterator[Cloud]:
     """
     A cloud on a free port of this machine, ready to answer; stopped when the block is left.
 
-    ``flags`` are further ones of `sideplug-cloud serve`, in place of those that take a free port.
+    ``flags`` are further ones of `sideplug-cloud serve`, in place of those that take a free port;
+    ``within`` are words in front of the command.
 
     Raises:
         ProcessFailed: It ended or was not ready in time; the message ends with its last words.
 
     """
-    command = [*CLOUD, "serve", "--backbone", backbone.name, "--json", *flags]
+    command = [*within, *CLOUD, "serve", "--backbone", backbone.name, "--json", *flags]
     command += ["--weights", dtype, "--threads", str(threads)]
     with (
         tempfile.TemporaryFile() as said,

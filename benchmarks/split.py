@@ -1,14 +1,17 @@
 """The device's half in this process: its own client, session, fresh plugin, head and choice."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.prompts import Prompt
 from device_agent.chat_template import render
+from device_agent.drafting import Drafting
 from device_agent.generate import generate
 from device_agent.head import Head
 from device_agent.link import Link
@@ -47,13 +50,24 @@ class SplitModel:
         text = render(self.facts, turns, answer_next=True)
         return [int(i) for i in self.tokenizer.encode(text, special=False)]
 
-    def generate(self, ids: Sequence[int], new: int) -> list[int]:
-        """The ``new`` likeliest tokens, one after the other; nothing stops it early."""
+    def beside(self, link: Link) -> Self:
+        """Another one with the same parts, which are held once, and a session of its own over ``link``."""
+        other = copy.copy(self)
+        other._link = link
+        other._session = RemoteSession(link.cloud, self.wants(link.settings.codec))
+        return other
+
+    def forget(self) -> None:
+        """Begin with nothing the next time."""
         self._session.crop(0)
-        greedy = Sampling()
-        pieces = generate(
-            self._session, self._fresh, self._head, self.tokenizer, ids, greedy, (), (), new
-        )
+
+    def generate(
+        self, ids: Sequence[int], new: int, drafting: Drafting | None = None
+    ) -> list[int]:
+        """The ``new`` likeliest tokens; nothing stops it early. A request for each unless some are drafted."""
+        self.forget()
+        parts = (self._session, self._fresh, self._head, self.tokenizer)
+        pieces = generate(*parts, ids, Sampling(), (), (), new, drafting=drafting)
         return [piece.token for piece in pieces if piece.token is not None]
 
     def features(self, texts: Sequence[Sequence[int]], wants: Wants) -> int:

@@ -1,8 +1,8 @@
 """
 How fast is one session, and what do its weights lose?
 
-One device generates greedily through the cloud, its plugin and its own head included, against
-transformers.generate in one process on the same prompts, in turn: with the cloud's default weights
+One device generates greedily through the cloud, its plugin and its own head included, once with a
+request for each token and once with drafts, as it does by default, against transformers.generate in one process on the same prompts, in turn: with the cloud's default weights
 against the faster dtype of transformers, and in f32 on both sides; where llama-cpp-python is
 installed, with the default weights against llama.cpp too. Then the cloud's step by itself,
 as a multiple of the time in which this machine copies as many bytes as the layers' weights have.
@@ -36,6 +36,7 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.packages import PACKAGES
 from cloud_service.registry import Pulled, Registry
 from cloud_service.settings import load
+from device_agent.drafting import Drafting
 from protocol.messages import Wants
 
 NAME = "step"
@@ -45,6 +46,7 @@ TEXTS, TEXT_TOKENS = 3, 512
 CODEC = "f16"
 """The device's own."""
 LLAMA = "llama.cpp"
+DRAFTS = "split, drafts"
 _COPIED = 2**28
 _MATRICES = ("qkv", "output", "gate_up", "down")
 
@@ -74,9 +76,16 @@ def run(args: argparse.Namespace) -> Outcome:
             Figure(
                 "speedup_1",
                 speeds[0]["ratio"],
-                "tokens/s of one device ÷ transformers' faster dtype",
+                "tokens/s of one device, a request for each token ÷ transformers' faster dtype",
                 at_least=5,
             ),
+            Figure(
+                "speedup_1_drafts",
+                speeds[0]["ratio_drafts"],
+                "the same with drafts, which a fresh plugin accepts nearly always",
+                at_least=5,
+            ),
+            Figure("accepted_share", speeds[0]["accepted_share"], "of the drafted tokens"),
             Figure("speedup_1_f32", speeds[1]["ratio"], "the same, both in f32", at_least=2),
             Figure(
                 "bound_ratio",
@@ -84,7 +93,7 @@ def run(args: argparse.Namespace) -> Outcome:
                 "the cloud's step ÷ copying its weights' bytes",
                 at_most=4,
             ),
-            *_against_llama(speeds[0]["llama_cpp_ratio"]),
+            *_against_llama(speeds[0]),
         ],
         results={"speeds": speeds, "engine": engine, "choices": losses},
         seeds=[],
@@ -100,11 +109,16 @@ def run(args: argparse.Namespace) -> Outcome:
     )
 
 
-def _against_llama(ratio: float | None) -> list[Figure]:
-    """The figure that there is where llama-cpp-python is installed."""
-    if ratio is None:
+def _against_llama(speeds: dict[str, Any]) -> list[Figure]:
+    """The figures that there are where llama-cpp-python is installed."""
+    rates = speeds["tokens_per_second"]
+    if LLAMA not in rates:
         return []
-    return [Figure("llama_cpp_ratio", ratio, "tokens/s of one device ÷ llama.cpp's", at_least=1)]
+    plain, drafts = (rates[arm] / rates[LLAMA] for arm in ("split", DRAFTS))
+    return [
+        Figure("llama_cpp_ratio", plain, "tokens/s of one device ÷ llama.cpp's", at_least=1),
+        Figure("llama_cpp_ratio_drafts", drafts, "the same with drafts", at_least=1),
+    ]
 
 
 def _speeds(
@@ -123,26 +137,34 @@ def _speeds(
         # It has the file's own 4 bits: a peer of the default weights alone.
         if weights == "auto" and backbone.name in PACKAGES and llama_cpp.installed():
             peers[LLAMA] = stack.enter_context(llama_cpp.llama(backbone.name, args.threads))
-        medians = _in_turn(args, both, weights, peers)
+        drafting = Drafting()
+        medians = _in_turn(args, both, weights, peers, drafting)
     fastest = max(medians[name] for name in wholes)
     return {
         "weights": both.split.facts.dtype,
         "tokens_per_second": medians,
         "ratio": medians["split"] / fastest,
-        "llama_cpp_ratio": medians["split"] / medians[LLAMA] if LLAMA in medians else None,
+        "ratio_drafts": medians[DRAFTS] / fastest,
+        "accepted_share": drafting.tally.accepted / max(1, drafting.tally.drafted),
     }
 
 
 def _in_turn(
-    args: argparse.Namespace, both: Arms, weights: str, peers: dict[str, WholeModel]
+    args: argparse.Namespace,
+    both: Arms,
+    weights: str,
+    peers: dict[str, WholeModel],
+    drafting: Drafting,
 ) -> dict[str, float]:
     say(f"one session: {weights} against transformers")
-    rates: dict[str, list[float]] = {name: [] for name in ("split", *peers)}
+    rates: dict[str, list[float]] = {name: [] for name in ("split", DRAFTS, *peers)}
     for number in range(-1, args.prompts):
         ids = both.split.ids(PROMPTS[number % len(PROMPTS)])
-        began = time.perf_counter()
-        both.split.generate(ids, args.new_tokens)
-        took = {"split": time.perf_counter() - began}
+        took = {}
+        for name, drafts in (("split", None), (DRAFTS, drafting)):
+            began = time.perf_counter()
+            both.split.generate(ids, args.new_tokens, drafts)
+            took[name] = time.perf_counter() - began
         for name, peer in peers.items():
             took[name] = peer.ask("generate", ids=ids, new=args.new_tokens)["seconds"]
         if number >= 0:  # the first warms everything up
@@ -213,13 +235,16 @@ def _losses(
 
 
 def _speed_table(speeds: list[dict[str, Any]]) -> Rows:
-    columns = ("weights", "device tok/s", "transformers bf16 tok/s", "transformers f32 tok/s")
+    columns = ("weights", "device tok/s", "with drafts", "transformers bf16 tok/s", "transformers f32 tok/s")
     columns += ("llama.cpp tok/s",)
     rows = []
     for one in speeds:
         rates = one["tokens_per_second"]
         rows.append(
-            [one["weights"], rates["split"], rates.get("bf16"), rates.get("f32"), rates.get(LLAMA)]
+            [
+                *(one["weights"], rates["split"], rates[DRAFTS]),
+                *(rates.get("bf16"), rates.get("f32"), rates.get(LLAMA)),
+            ]
         )
     return Rows("one session", columns, rows)
 

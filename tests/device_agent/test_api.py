@@ -86,6 +86,47 @@ def test_a_streamed_chat_says_the_same_piece_by_piece(client):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_usage_tells_what_was_drafted(client, http):
+    def counted(kind):
+        text = http.get("/metrics").text
+        name = f"sideplug_agent_spec_decode_num_{kind}_tokens_total"
+        return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+    before = counted("draft"), counted("accepted")
+    answer = client.completions.create(model="base", prompt="abc", max_tokens=12, temperature=0)
+    accepting = answer.usage.completion_tokens_details
+    assert answer.choices[0].text == "defghijklmno"
+    assert 0 < accepting.accepted_prediction_tokens < 12
+    assert accepting.rejected_prediction_tokens == 0
+    refusing = client.completions.create(
+        model="me", prompt="abc", max_tokens=12, temperature=0
+    ).usage.completion_tokens_details
+    assert refusing.rejected_prediction_tokens > 0
+    drafted = sum(
+        one.accepted_prediction_tokens + one.rejected_prediction_tokens
+        for one in (accepting, refusing)
+    )
+    accepted = accepting.accepted_prediction_tokens + refusing.accepted_prediction_tokens
+    assert (counted("draft") - before[0], counted("accepted") - before[1]) == (drafted, accepted)
+
+
+def test_logprobs_are_the_same_with_drafts(client):
+    """Ten tokens ask for drafts, one at a time there is no room for any."""
+    whole = client.completions.create(
+        model="base", prompt="abc", max_tokens=10, temperature=0, logprobs=2
+    )
+    text, expected = "abc", []
+    for _ in range(10):
+        one = client.completions.create(
+            model="base", prompt=text, max_tokens=1, temperature=0, logprobs=2
+        ).choices[0]
+        text += one.text
+        expected.append(one.logprobs.token_logprobs[0])
+    assert whole.choices[0].logprobs.tokens == list("defghijklm")
+    np.testing.assert_allclose(whole.choices[0].logprobs.token_logprobs, expected, atol=1e-4)
+    assert whole.usage.completion_tokens_details.accepted_prediction_tokens > 0
+
+
 def test_a_stream_ends_with_done_and_tells_usage_only_when_asked(http):
     body = {"model": "base", "prompt": "c", "max_tokens": 2, "temperature": 0, "stream": True}
     with http.stream("POST", "/v1/completions", json=body) as answer:

@@ -33,6 +33,7 @@ def test_run_json_tells_everything(sideplug):
     up = sum(len(r.body) for r in sideplug.cloud.requests if r.path.endswith("/step"))
     assert told.pop("bytes_up") == up
     assert told.pop("bytes_down") > 4 * 64 * 4
+    assert told.pop("drafted") >= told.pop("accepted") > 0
     assert told == {
         "prompt": "abc",
         "text": "defg",
@@ -41,6 +42,15 @@ def test_run_json_tells_everything(sideplug):
         "finished": "length",
         "plugin": None,
     }
+
+
+@pytest.mark.parametrize(("drafts", "requests", "counted"), [("off", 9, 0), ("8", 1, 8), ("3", 3, 6)])
+def test_run_drafts_as_it_is_told(sideplug, drafts, requests, counted):
+    words = ("run", "--raw", "abc", "--max-tokens", "9", "--json", "--drafts", drafts)
+    told = json.loads(sideplug(*words)[1])
+    assert told["text"] == "defghijkl"
+    assert (told["drafted"], told["accepted"]) == (counted, counted)
+    assert len(sideplug.cloud.backbone.steps) == requests
 
 
 def test_run_prompts_answers_a_file_over_one_connection(sideplug, tmp_path):

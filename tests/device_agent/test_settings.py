@@ -26,6 +26,13 @@ def test_without_anything_the_cloud_is_on_this_machine(tmp_path):
     assert 1 <= settings.threads <= 4
 
 
+@pytest.mark.parametrize(("line", "drafts"), [("drafts = 8", "8"), ("drafts = 'off'", "off"), ("", "auto")])  # fmt: skip
+def test_drafts_are_a_word_or_a_number(tmp_path, line, drafts):
+    (tmp_path / "config.toml").write_text(line)
+    assert load({"home": tmp_path}, {}).drafts == drafts
+    assert load({"home": tmp_path}, {"SIDEPLUG_DRAFTS": "12"}).drafts == "12"
+
+
 def test_an_empty_variable_is_no_variable(tmp_path):
     assert load({"home": tmp_path}, {"SIDEPLUG_RECIPE": ""}).recipe == "ladder"
 
@@ -76,6 +83,11 @@ def test_a_key_in_a_file_that_others_can_read_is_refused(tmp_path):
         ("threads", 5000),
         ("codec", "f8"),
         ("prefix", -1),
+        ("drafts", "on"),
+        ("drafts", ""),
+        ("drafts", "0"),
+        ("drafts", "65"),
+        ("drafts", "-3"),
         ("patience", 0.0),
         ("patience", float("nan")),
     ],
@@ -94,6 +106,8 @@ def test_a_value_that_cannot_work_is_refused_by_name(tmp_path, name, value):
         ("threads = 1.5", "int"),
         ("threads = true", "int"),
         ("cloud = ['a']", "str"),
+        ("drafts = true", "str"),
+        ("drafts = 0", "1 to 64"),
         ("threads =", "config.toml"),
     ],
 )
