@@ -129,7 +129,9 @@ def run(args: argparse.Namespace) -> Outcome:
             urls = {"near": service.url, "far": way.lead(service.url)}
             with ExitStack() as stack:
                 writers = _writers(stack, args, home, urls, version)
-                prompts = _prompts(args, stack.enter_context(_link(args, home, urls["near"])), prepared)
+                prompts = _prompts(
+                    args, stack.enter_context(_link(args, home, urls["near"])), prepared
+                )
                 cells = [
                     _cell(args, way, writers[kind], kind, prompts[kind], rtt, mbit)
                     for rtt in round_trips

@@ -61,9 +61,7 @@ class SplitModel:
         """Begin with nothing the next time."""
         self._session.crop(0)
 
-    def generate(
-        self, ids: Sequence[int], new: int, drafting: Drafting | None = None
-    ) -> list[int]:
+    def generate(self, ids: Sequence[int], new: int, drafting: Drafting | None = None) -> list[int]:
         """The ``new`` likeliest tokens; nothing stops it early. A request for each unless some are drafted."""
         self.forget()
         parts = (self._session, self._fresh, self._head, self.tokenizer)

@@ -2,12 +2,14 @@
 How fast is one session, and what do its weights lose?
 
 One device generates greedily through the cloud, its plugin and its own head included, once with a
-request for each token and once with drafts, as it does by default, against transformers.generate in one process on the same prompts, in turn: with the cloud's default weights
-against the faster dtype of transformers, and in f32 on both sides; where llama-cpp-python is
-installed, with the default weights against llama.cpp too. Then the cloud's step by itself,
-as a multiple of the time in which this machine copies as many bytes as the layers' weights have.
-Last, for each kind of weights, what it loses against f32 of the same engine, whose texts are those
-of transformers (`python -m benchmarks exactness`).
+request for each token and once with drafts, as it does by default, against transformers.generate
+in one process on the same prompts, in turn: with the cloud's default weights against the faster
+dtype of transformers, and in f32 on both sides; where llama-cpp-python is installed, with the
+default weights against llama.cpp too. The plugin is as it is before any training: it agrees with
+the cloud's drafts but for what rounding decides, which a trained one does less often. Then the
+cloud's step by itself, as a multiple of the time in which this machine copies as many bytes as the
+layers' weights have. Last, for each kind of weights, what it loses against f32 of the same engine,
+whose texts are those of transformers (`python -m benchmarks exactness`).
 """
 
 import argparse
@@ -235,7 +237,13 @@ def _losses(
 
 
 def _speed_table(speeds: list[dict[str, Any]]) -> Rows:
-    columns = ("weights", "device tok/s", "with drafts", "transformers bf16 tok/s", "transformers f32 tok/s")
+    columns = (
+        "weights",
+        "device tok/s",
+        "with drafts",
+        "transformers bf16 tok/s",
+        "transformers f32 tok/s",
+    )
     columns += ("llama.cpp tok/s",)
     rows = []
     for one in speeds:

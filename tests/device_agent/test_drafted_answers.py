@@ -104,7 +104,9 @@ def test_no_more_is_drafted_than_the_answer_has_room_for(toy):
 
 def test_what_is_refused_is_corrected_by_the_next_request_alone(toy):
     drafting = Drafting("4")
-    assert tokens(toy.run((3,), plugin=pulling(toy, 20, 5.0), limit=5, drafting=drafting)) == [20] * 5
+    assert (
+        tokens(toy.run((3,), plugin=pulling(toy, 20, 5.0), limit=5, drafting=drafting)) == [20] * 5
+    )
     sent = [(step.position, step.ids.tolist()) for step in toy.backbone.steps]
     assert sent == [(0, [3])] + [(place, [20]) for place in range(1, 5)]
     assert not any(path.endswith("crop") for path in toy.server.paths())

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -36,15 +38,16 @@ class Line:
 
 def expected_rate(share, count, request, drafted, row=0.0005):
     """By its definition: the tokens of each outcome, times its probability, over the time."""
-    tokens = sum(
-        (1 + n) * share**n * (1 - share if n < count else 1) for n in range(count + 1)
-    )
+    tokens = sum((1 + n) * share**n * (1 - share if n < count else 1) for n in range(count + 1))
     return tokens / (request + row + count * (drafted + row))
 
 
-def test_a_first_request_drafts_one_token_and_then_twice_as_many_and_one():
+def test_a_first_request_drafts_one_token_and_each_further_one_at_most_twice_as_many_and_one():
     line = Line(Drafting(), request=0.1, drafted=0.001)
-    assert [line.ask().asked for _ in range(5)] == [1, 3, 7, 15, 31]
+    asked = [line.ask().asked for _ in range(30)]
+    assert asked[0] == 1
+    assert all(after <= 2 * before + 1 for before, after in itertools.pairwise(asked))
+    assert max(asked) > 20
 
 
 @pytest.mark.parametrize("request_seconds", [0.008, 0.055, 0.105])

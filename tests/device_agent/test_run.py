@@ -44,7 +44,9 @@ def test_run_json_tells_everything(sideplug):
     }
 
 
-@pytest.mark.parametrize(("drafts", "requests", "counted"), [("off", 9, 0), ("8", 1, 8), ("3", 3, 6)])
+@pytest.mark.parametrize(
+    ("drafts", "requests", "counted"), [("off", 9, 0), ("8", 1, 8), ("3", 3, 6)]
+)
 def test_run_drafts_as_it_is_told(sideplug, drafts, requests, counted):
     words = ("run", "--raw", "abc", "--max-tokens", "9", "--json", "--drafts", drafts)
     told = json.loads(sideplug(*words)[1])

@@ -92,7 +92,9 @@ def write(home, url, drafts, *, me=True, sampling=Sampling(), disturb=None, prom
 
 
 @pytest.mark.parametrize("drafts", ["auto", "5", "64"])
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, top_p=0.95, repetition=1.1, seed=4)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(0.8, top_p=0.95, repetition=1.1, seed=4)]
+)
 @pytest.mark.parametrize("me", [False, True])
 def test_a_text_is_the_same_with_drafts(mortal, home, drafts, sampling, me):
     expected, none = write(home, mortal.cloud.url, "off", me=me, sampling=sampling)
