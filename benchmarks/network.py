@@ -10,6 +10,7 @@ namespaces, which takes root on Linux; elsewhere by a proxy that delays, and the
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -252,7 +253,7 @@ def _cell(
 
 
 def _rate(found: Sequence[Text]) -> float:
-    return sum(len(text.tokens) for text in found) / sum(text.seconds for text in found)
+    return statistics.median(len(text.tokens) / text.seconds for text in found)
 
 
 def _figures(cells: Sequence[Mapping[str, Any]]) -> list[Figure]:
