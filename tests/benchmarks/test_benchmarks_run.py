@@ -53,7 +53,7 @@ def words(world):
     [
         ("exactness", {"identical", "prompts"}),
         ("overhead", {"ratio", "taps_overhead"}),
-        ("step", {"speedup_1", "speedup_1_f32", "bound_ratio"}),
+        ("step", {"speedup_1", "speedup_1_drafts", "speedup_1_f32", "bound_ratio"}),
         ("serve", {"speedup_16", "speedup_16_f32", "stall"}),
     ],
 )
@@ -62,6 +62,20 @@ def test_a_benchmark_gives_its_figures_on_a_tiny_backbone(small_world, tmp_path,
     assert figures <= report.keys()
     assert figures <= report["results"].keys()
     assert all(figure in shown for figure in figures)
+
+
+def test_lines_are_measured_with_drafts_and_without_on_a_tiny_backbone(small_world, tmp_path):
+    report, _ = run("network", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert {"draft_speedup_50ms", "draft_speedup_50ms_plugin", "ideal_share"} <= report.keys()
+    assert report["identical"] == 1
+    assert report["accepted_share"] > 0.9
+    assert "proxy" in report["results"]["line"] or "netem" in report["results"]["line"]
+    cells = report["results"]["cells"]
+    assert {(cell["rtt_ms"], cell["mbit"]) for cell in cells} == {(0, 100), (0, 5), (50, 100), (50, 5)}  # fmt: skip
+    for cell in cells:
+        # No token comes sooner than a round trip allows.
+        assert cell["tokens_per_second"]["plain"] * cell["rtt_ms"] <= 1000
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_clients_that_behave_badly_leave_nothing_on_a_tiny_backbone(small_world, tmp_path):
