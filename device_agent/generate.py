@@ -55,6 +55,7 @@ def generate(
     memory: GatedMemory | None = None,
     uncounted: int = 0,
     drafting: Drafting | None = None,
+    known: NDArray[np.uint32] | None = None,
     on_choice: OnChoice | None = None,
 ) -> Iterator[Piece]:
     """Continue a session.
@@ -75,6 +76,7 @@ def generate(
         memory: Mixed into every choice; None for none.
         uncounted: Tokens at the session's start that may be repeated without a penalty.
         drafting: How many tokens are drafted; None for none.
+        known: Other text (N,), tokens of which may be sent as a guess where the answer says the same.
         on_choice: Told of each token before its piece comes.
 
     Raises:
@@ -85,8 +87,7 @@ def generate(
     stream, watch = TextStream(tokenizer), _StopWatch(stop_strings)
     text = [*session.tokens, *(int(i) for i in prompt_ids)]
     verifier = Verifier(plugin, head, memory, sampling, text[uncounted:])
-    remembered = None if memory is None else memory.memory.tokens
-    drafts = _Drafts(session, drafting or Drafting(OFF), Lookup(text, session.limit, remembered))
+    drafts = _Drafts(session, drafting or Drafting(OFF), Lookup(text, session.limit, known))
     left, ids = limit, prompt_ids
     while True:
         try:

@@ -17,14 +17,14 @@ class Lookup:
     Args:
         tokens: The text so far, (T,).
         room: Most tokens that it can have.
-        remembered: Other texts, one behind another, (N,); None for none.
+        known: Other texts, one behind another, (N,); None for none.
     """
 
-    def __init__(self, tokens: Sequence[int], room: int, remembered: Ids | None = None) -> None:
+    def __init__(self, tokens: Sequence[int], room: int, known: Ids | None = None) -> None:
         self._text = np.empty(max(room, len(tokens)), np.uint32)
         self._text[: len(tokens)] = tokens
         self._size = len(tokens)
-        self._remembered = remembered
+        self._known = known
 
     def add(self, token: int) -> None:
         """The text goes on."""
@@ -41,7 +41,7 @@ class Lookup:
         if most < 1 or len(text) < TAIL:
             return []
         tail = text[-TAIL:]
-        for known in (text, self._remembered):
+        for known in (text, self._known):
             if known is not None and (place := _behind_last(known[:-1], tail)):
                 return [int(i) for i in known[place : place + most]]
         return []

@@ -72,11 +72,11 @@ def log_likelihood(
     total = 0.0
     for start in range(0, len(tokens), ROWS):
         rows = slice(start, start + ROWS)
-        for logits, final, token in zip(
-            head.logits(moved[rows]), states.final[rows], tokens[rows], strict=True
-        ):
-            mixed = logits if memory is None else memory.mixed(logits, final)
-            peak = float(mixed.max())
-            log_z = peak + float(np.log(np.exp(mixed - peak).sum(dtype=np.float64)))
-            total += float(mixed[token]) - log_z
+        logits = head.logits(moved[rows])
+        if memory is not None:
+            logits = memory.mixed(logits, states.final[rows])
+        for row, token in zip(logits, tokens[rows], strict=True):
+            peak = float(row.max())
+            log_z = peak + float(np.log(np.exp(row - peak).sum(dtype=np.float64)))
+            total += float(row[token]) - log_z
     return total

@@ -72,6 +72,8 @@ class Speaker:
         self._prefix: list[int] = version.prefix.tolist() if version and prefixed else []
         remembered = version if link.settings.memory == "on" else None
         self._memory = None if remembered is None else _memory_of(remembered)
+        # Who lets no personal text go in front of a prompt lets none go as a guess either.
+        self._guessable = self._memory.memory.tokens if self._memory and prefixed else None
         taps = kit.manifest.taps if self._plugin is not None else ()
         self._cloud = link.cloud
         self._wants = Wants(taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
@@ -198,6 +200,7 @@ class Speaker:
             # The prefix is how the person writes, which a penalty must not drive out.
             uncounted=len(prefix),
             drafting=self._base_drafting if base else self._drafting,
+            known=None if base else self._guessable,
             on_choice=on_choice,
         )
 

@@ -123,6 +123,18 @@ def test_what_repeats_itself_is_guessed_and_sent_to_be_verified(toy):
     assert len(toy.backbone.steps) < 40
 
 
+def test_what_the_person_wrote_is_sent_as_a_guess_where_it_may_be(toy):
+    """The cloud drafts nothing here."""
+    toy.backbone._drafted = lambda _ids, _count: []
+    known = np.array([50, *range(3, 30), 50], np.uint32)
+    for others, guessed in ((None, False), (known, True)):
+        toy.backbone.steps.clear()
+        said = toy.run([3, 4, 5], limit=20, drafting=Drafting(), known=others)
+        assert tokens(said) == [*range(6, 26)]
+        assert (len(toy.backbone.steps) < 10) == guessed
+        assert any(len(step.ids) > 3 for step in toy.backbone.steps) == guessed
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_cloud_that_forgets_in_the_middle_of_a_draft_changes_nothing(toy, choice):
     expected = tokens(toy.run((3,), limit=30))

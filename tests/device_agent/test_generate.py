@@ -46,7 +46,7 @@ class Toy:
     def session(self, layers=()):
         return RemoteSession(self.cloud, Wants(layers, True, False, 0, "f32"))
 
-    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None, drafting=None, session=None):  # fmt: skip # noqa: B008 - frozen
+    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None, drafting=None, known=None, session=None):  # fmt: skip # noqa: B008 - frozen
         session = session or self.session(TAPS if plugin else ())
         return list(
             generate(
@@ -61,6 +61,7 @@ class Toy:
                 limit,
                 memory=memory,
                 drafting=drafting,
+                known=known,
             )
         )
 

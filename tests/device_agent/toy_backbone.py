@@ -45,7 +45,8 @@ class ToyBackbone:
         """The prefixes that were read, each as often as that."""
         self.other = other or {}
         self.steps: list[Tokens] = []
-        self._last: tuple[int, Answer] | None = None
+        self._last: tuple[int, int, Answer] | None = None
+        """The last step of all: its session's list of tokens, its own id, and what was answered."""
         self._loose: dict[int, int] = {}
         """Of each session, by its list of tokens: how many at the end a step may begin in front of."""
         self._names = (f"s{number}" for number in itertools.count())
@@ -113,8 +114,8 @@ class ToyBackbone:
     def _step(self, ids: list[int], wants: Wants, body: bytes) -> Answer:
         tokens = versions.decode(body, Limits())
         assert isinstance(tokens, Tokens)
-        if self._last is not None and self._last[0] == tokens.step:
-            return self._last[1]
+        if self._last is not None and self._last[:2] == (id(ids), tokens.step):
+            return self._last[2]
         if not len(ids) - self._loose.get(id(ids), 0) <= tokens.position <= len(ids):
             raise PositionMismatch(expected=len(ids), got=tokens.position)
         if tokens.position + len(tokens.ids) > self.limit:
@@ -126,8 +127,8 @@ class ToyBackbone:
         ids += drafted
         states = replace(toy_states(ids, first, wants), drafted=np.array(drafted, np.uint32))
         self._loose[id(ids)] = len(ids) - first - 1
-        self._last = (tokens.step, Answer(versions.encode(states, wants.codec)))
-        return self._last[1]
+        self._last = (id(ids), tokens.step, Answer(versions.encode(states, wants.codec)))
+        return self._last[2]
 
     def _drafted(self, ids: list[int], count: int) -> list[int]:
         """What it wants to go on with."""
