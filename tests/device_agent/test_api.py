@@ -98,9 +98,7 @@ def test_usage_tells_what_was_drafted(client, http):
     assert answer.choices[0].text == "defghijklmno"
     assert 0 < accepting.accepted_prediction_tokens < 12
     assert accepting.rejected_prediction_tokens == 0
-    refusing = client.completions.create(
-        model="me", prompt="abc", max_tokens=12, temperature=0
-    ).usage.completion_tokens_details
+    refusing = ask(client, "hello", "me", max_tokens=12).usage.completion_tokens_details
     assert refusing.rejected_prediction_tokens > 0
     drafted = sum(
         one.accepted_prediction_tokens + one.rejected_prediction_tokens
