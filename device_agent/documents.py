@@ -31,23 +31,39 @@ def read_documents(path: Path) -> list[Example]:
     Raises:
         BadDocument: It is missing, empty, of an unknown kind, not UTF-8, or a line of it is wrong.
     """
+    reader = _reader_of(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadDocument(path, error.strerror or str(error)) from error
+    return reader(path, _text_of(path, data))
+
+
+def examples_in(path: Path, data: bytes) -> list[Example]:
+    """The examples in a file of that name with these bytes, which need not be on this disk.
+
+    Raises:
+        BadDocument: As of ``read_documents``.
+    """
+    return _reader_of(path)(path, _text_of(path, data))
+
+
+def _reader_of(path: Path) -> "Reader":
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise BadDocument(path, f"files that end in {path.suffix or 'nothing'!r} cannot be read")
-    text = _text_of(path)
-    if not text.strip():
-        raise BadDocument(path, "the file is empty")
-    return reader(path, text)
+    return reader
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, data: bytes) -> str:
     try:
         # utf-8-sig: some editors put a byte order mark in front.
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise BadDocument(path, f"byte {error.start} is not UTF-8 text") from error
-    except OSError as error:
-        raise BadDocument(path, error.strerror or str(error)) from error
+    if not text.strip():
+        raise BadDocument(path, "the file is empty")
+    return text
 
 
 def _read_text(_path: Path, text: str) -> list[Example]:
@@ -107,7 +123,9 @@ def _words(value: object, name: str) -> str:
     return value
 
 
-READERS: dict[str, Callable[[Path, str], list[Example]]] = {
+Reader = Callable[[Path, str], list[Example]]
+
+READERS: dict[str, Reader] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".jsonl": _read_lines,

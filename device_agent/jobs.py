@@ -8,6 +8,9 @@ from device_agent.settings import BadSetting
 from device_agent.store import OPEN, Job, JobState, Store
 from device_agent.training_options import TrainingOptions
 
+CURVES = ("curve", "held_out")
+"""Of a job's progress, what is long."""
+
 
 class NoSuchJob(DeviceError):
     """There is no training job of that number."""
@@ -81,6 +84,7 @@ def find(store: Store, number: int) -> Job:
     return job
 
 
-def told(job: Job) -> dict[str, object]:
-    """A job as JSON has it."""
-    return {**asdict(job), "object": "job"}
+def told(job: Job, curves: bool = False) -> dict[str, object]:
+    """A job as JSON has it; the curves of its losses only when they are asked for, as they are long."""
+    progress = {name: v for name, v in job.progress.items() if curves or name not in CURVES}
+    return {**asdict(job), "progress": progress, "object": "job"}

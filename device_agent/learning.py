@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import NamedTuple
 from device_agent.arithmetic import one_thread
 from device_agent.checkpoint import run_of
 from device_agent.corpus import Corpus, collect, digests, matching_kit
-from device_agent.course import Progress, Trained
+from device_agent.course import Trained
 from device_agent.errors import DeviceError
 from device_agent.evaluate import Evaluation, Part, compare, weigh
 from device_agent.examples import WINDOW
 from device_agent.head import Head
+from device_agent.journal import Journal
 from device_agent.kits import Kit
 from device_agent.link import Link
 from device_agent.memory.file import (
@@ -34,7 +35,6 @@ from device_agent.plugins import MEMORY, PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX, Ids
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
-from device_agent.store import JobState
 from device_agent.trainer import Trainer
 from device_agent.training_lock import training_lock
 from device_agent.training_options import TrainingOptions
@@ -45,9 +45,6 @@ CARD_TOKENS = 4096
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long features are kept that nothing has used."""
-
-JOB_SECONDS = 2.0
-"""How often the job's progress is noted."""
 
 
 class NothingToLearn(DeviceError):
@@ -215,7 +212,12 @@ def learn(
         if fresh:
             path.unlink(missing_ok=True)
         job = link.store.begin_job(kit.manifest.recipe, queued)
-        journal = _Journal(lambda state, told: link.store.update_job(job, state, told), watcher)
+        earlier = link.store.job(job)
+        journal = Journal(
+            lambda state, told: link.store.update_job(job, state, told),
+            watcher,
+            {} if earlier is None else earlier.progress,
+        )
         try:
             lesson = _train(link.settings, kit, corpus, options, path, journal)
         except BaseException:
@@ -238,7 +240,7 @@ def _train(
     corpus: Corpus,
     options: TrainingOptions,
     path: Path,
-    journal: "_Journal",
+    journal: Journal,
 ) -> Lesson:
     head = Head(kit, options.threads)
     prefix = corpus.prefixed.prefix
@@ -433,28 +435,3 @@ def _plan_in_words(corpus: Corpus, path: Path, run: str) -> str:
     return (
         f"{plan}, from the beginning: examples, kit or options are not those of the interrupted run"
     )
-
-
-class _Journal:
-    """Notes a run's progress in the store now and then, and passes it on."""
-
-    def __init__(
-        self, write: Callable[[JobState, Mapping[str, object]], None], watcher: Watcher
-    ) -> None:
-        self.watcher = watcher
-        self._write = write
-        self._last: dict[str, object] = {}
-        self._written = 0.0
-
-    def training(self, progress: Progress) -> None:
-        """A step or a validation is done."""
-        self._last = asdict(progress)
-        now = time.monotonic()
-        if now - self._written >= JOB_SECONDS:
-            self._written = now
-            self._write("running", self._last)
-        self.watcher.training(progress)
-
-    def close(self, state: JobState) -> None:
-        """The run has ended."""
-        self._write(state, self._last)

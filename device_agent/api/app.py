@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from device_agent.api import completions, embeddings, jobs, models, plugins, state, teaching
+from device_agent.api import completions, embeddings, jobs, models, page, plugins, state, teaching
 from device_agent.api.agent import Agent
 from device_agent.api.border import Border
 from device_agent.api.errors import status_of, told
@@ -29,6 +29,7 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("GET", "/v1/models/{name}", models.model),
     ("GET", "/v1/examples", teaching.list_examples),
     ("POST", "/v1/examples", teaching.add_examples),
+    ("POST", "/v1/examples/file", teaching.add_file),
     ("DELETE", "/v1/examples/{number:int}", teaching.forget_example),
     ("POST", "/v1/feedback", teaching.give_feedback),
     ("GET", "/v1/jobs", jobs.list_jobs),
@@ -39,8 +40,11 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("POST", "/v1/plugins/use", plugins.use_plugin),
     ("POST", "/v1/plugins/rollback", plugins.roll_back),
     ("GET", "/v1/egress", state.egress),
+    ("GET", "/v1/cloud", state.cloud),
     ("GET", "/health", state.health),
     ("GET", "/metrics", state.metrics),
+    ("GET", "/", page.index),
+    ("GET", "/page/{name}", page.asset),
 )
 """To add a route: a function and a row."""
 

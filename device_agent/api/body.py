@@ -22,12 +22,8 @@ class Body:
 
     @classmethod
     async def of(cls, request: Request) -> "Body":
-        """Read it from a request, of at most ``MOST_BYTES``."""
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MOST_BYTES:
-                raise BodyTooLarge(MOST_BYTES)
+        """Read it from a request; see ``bytes_of``."""
+        data = await bytes_of(request)
         try:
             return cls(json.loads(data or b"{}", parse_constant=_no_constant))
         except (ValueError, RecursionError) as error:
@@ -93,6 +89,20 @@ class Body:
             found = self.value(name)
             if found is not None and found not in values:
                 raise BadRequest(f"{name} is not supported by this agent", name)
+
+
+async def bytes_of(request: Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        BodyTooLarge: It has more than ``MOST_BYTES``.
+    """
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MOST_BYTES:
+            raise BodyTooLarge(MOST_BYTES)
+    return bytes(data)
 
 
 def whole(text: str, name: str) -> str:

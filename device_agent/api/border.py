@@ -10,13 +10,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from device_agent.api import page
 from device_agent.api.errors import WrongHost, WrongToken, status_of, told
 from device_agent.api.metrics import Metrics
 
 log = logging.getLogger("sideplug.agent")
 
-OPEN_PATHS = ("/health",)
-"""What is told to whoever asks."""
+OPEN_PATHS = frozenset(("/health", "/", *page.ASSETS))
+"""What is told to whoever asks: that the agent lives, and the page, which knows nothing of the person by itself."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GONE = 499

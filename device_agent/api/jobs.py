@@ -23,12 +23,12 @@ async def list_jobs(request: Request) -> Response:
 
 
 async def show_job(request: Request) -> Response:
-    """``GET /v1/jobs/{number}``."""
+    """``GET /v1/jobs/{number}``: with the curves of its losses."""
     agent, number = agent_of(request), request.path_params["number"]
 
     def read() -> dict[str, object]:
         with agent.store() as store:
-            return jobs.told(jobs.find(store, number))
+            return jobs.told(jobs.find(store, number), curves=True)
 
     return JSONResponse(await run_in_threadpool(read))
 

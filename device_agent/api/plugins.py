@@ -11,7 +11,7 @@ from device_agent.plugins import PluginStore, PluginVersion
 
 
 async def list_plugins(request: Request) -> Response:
-    """``GET /v1/plugins``: the newest first."""
+    """``GET /v1/plugins``: the newest first; ``reason`` when ratings have turned back to what spoke before."""
     return JSONResponse(
         await run_in_threadpool(_list, PluginStore(agent_of(request).settings.home))
     )
@@ -34,7 +34,7 @@ async def roll_back(request: Request) -> Response:
 def _list(plugins: PluginStore) -> dict[str, object]:
     current = _current(plugins)
     rows = [_row(version) for version in reversed(plugins.versions())]
-    return {"object": "list", "current": current, "data": rows}
+    return {"object": "list", "current": current, "reason": plugins.reason, "data": rows}
 
 
 def _current(plugins: PluginStore) -> str | None:

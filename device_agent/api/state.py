@@ -1,6 +1,6 @@
 """How the agent is, what it counts, and what has left the device."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -9,6 +9,11 @@ from starlette.responses import JSONResponse, Response
 from device_agent.api.agent import agent_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.metrics import CONTENT_TYPE
+from device_agent.link import Link
+from device_agent.reachability import reachability
+
+CLOUD_SECONDS = 5.0
+"""So long the cloud may take to say that it is there."""
 
 
 async def health(_request: Request) -> Response:
@@ -20,6 +25,19 @@ async def metrics(request: Request) -> Response:
     """``GET /metrics``, for Prometheus."""
     text = await run_in_threadpool(agent_of(request).metrics.text)
     return Response(text, headers={"content-type": CONTENT_TYPE})
+
+
+async def cloud(request: Request) -> Response:
+    """``GET /v1/cloud``: whether the cloud answers, and which backbone it hosts. Asks it."""
+    settings = agent_of(request).settings
+    impatient = replace(settings, patience=min(settings.patience, CLOUD_SECONDS))
+
+    def ask() -> dict[str, object]:
+        # No pauses between attempts: whoever asks will ask again.
+        with Link(impatient, sleep=lambda _: None) as link:
+            return reachability(link)
+
+    return JSONResponse(await run_in_threadpool(ask))
 
 
 async def egress(request: Request) -> Response:

@@ -1,16 +1,18 @@
 """What a person teaches through the API: examples, and feedback on answers."""
 
+from pathlib import Path
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from device_agent.api.agent import Agent, agent_of
 from device_agent.api.answers import Answer
-from device_agent.api.body import Body
+from device_agent.api.body import Body, bytes_of
 from device_agent.api.completions import turns_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.models import ME, find_model
-from device_agent.documents import example_of
+from device_agent.documents import example_of, examples_in
 from device_agent.examples import Example
 from device_agent.feedback import name_of, turn_back
 from device_agent.link import Link
@@ -38,6 +40,17 @@ async def add_examples(request: Request) -> Response:
     examples = [_example(record, place) for place, record in enumerate(records)]
     source = body.text("source", "api")
     return JSONResponse(await run_in_threadpool(_keep, agent_of(request), examples, source), 201)
+
+
+async def add_file(request: Request) -> Response:
+    """``POST /v1/examples/file?name=notes.md``: the body is a file as ``sideplug learn`` reads it; all or nothing."""
+    path = Path(Path(request.query_params.get("name", "")).name)
+    if not path.name:
+        raise BadRequest("name must be the name of the file", "name")
+    data = await bytes_of(request)
+    examples = await run_in_threadpool(examples_in, path, data)
+    kept = await run_in_threadpool(_keep, agent_of(request), examples, path.name)
+    return JSONResponse(kept, 201)
 
 
 async def forget_example(request: Request) -> Response:

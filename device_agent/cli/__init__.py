@@ -21,6 +21,7 @@ from protocol.errors import Fault
 
 COMMANDS = (
     "up",
+    "open",
     "stop",
     "token",
     "service",
@@ -49,6 +50,7 @@ Begin with:
   sideplug learn notes.md         keep your texts (they stay here)
   sideplug train                  train your plugin on them
   sideplug chat                   talk to your model
+  sideplug open                   all of this in your browser
   sideplug up                     serve it to other programs
 """
 
@@ -76,7 +78,7 @@ AGENT_SETTINGS_HELP = {
 }
 """Of the commands that start the agent."""
 
-AGENT_COMMANDS = ("up", "service")
+AGENT_COMMANDS = ("up", "open", "service")
 
 
 class Command(Protocol):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.cli import OK, print_json
-from device_agent.cloud import CloudUnreachable
 from device_agent.daemon.instance import find_instance
+from device_agent.jobs import CURVES
 from device_agent.link import Link
 from device_agent.plugins import PluginStore
+from device_agent.reachability import reachability
 from device_agent.settings import Settings
-from protocol.errors import Fault
+from device_agent.store import Job
 
 NAME = "status"
 HELP = "what is here, and what has left the device"
@@ -41,22 +42,18 @@ def collect(link: Link) -> dict[str, Any]:
     return {
         "home": str(home),
         "agent": agent and asdict(agent),
-        "cloud": _cloud(link),
+        "cloud": reachability(link),
         "plugin": version and {"version": version.version, "fingerprint": version.fingerprint},
         "examples": link.store.count_examples(),
-        "last_training": job and {"state": job.state, "recipe": job.recipe, **job.progress},
+        "last_training": job and _training(job),
         "bytes": {name: folder_bytes(home / name) for name in ("features", "blobs", "plugins")},
         "traffic": [asdict(total) for total in link.store.traffic()],
     }
 
 
-def _cloud(link: Link) -> dict[str, object]:
-    known: dict[str, object] = {"url": link.cloud.url, "reachable": False, "backbone": None}
-    try:
-        facts = link.cloud.facts()
-    except (CloudUnreachable, Fault) as error:
-        return {**known, "problem": str(error)}
-    return {**known, "reachable": True, "backbone": facts.name, "fingerprint": facts.fingerprint}
+def _training(job: Job) -> dict[str, object]:
+    progress = {name: v for name, v in job.progress.items() if name not in CURVES}
+    return {"state": job.state, "recipe": job.recipe, **progress}
 
 
 def folder_bytes(folder: Path) -> int:

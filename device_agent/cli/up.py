@@ -40,6 +40,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             print_json({"url": url})
         else:
             print(f"your model is at {url}/v1; `sideplug token` prints the key", flush=True)
+            print("`sideplug open` shows it in your browser", flush=True)
 
     if args.detach:
         tell(detach(settings).url)

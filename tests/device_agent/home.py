@@ -1,10 +1,11 @@
 """A toy cloud with everything a device asks for, and a home folder beside it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -87,6 +88,7 @@ def add_plugin(
     token: int,
     prefix: tuple[int, ...] = (),
     speaks: str = "plugin",
+    card: Mapping[str, object] = MappingProxyType({}),
 ) -> str:
     """A plugin that draws every answer to one token; it is the current one from now on."""
     scale = np.zeros(HIDDEN, np.float32)
@@ -94,6 +96,6 @@ def add_plugin(
     plugins = PluginStore(settings.home)
     ids = np.array(prefix, dtype=np.uint32)
     about = {"codec": "f32", "speaks": speaks}
-    version = plugins.add(manifest, {"scale": scale}, about, ids, {}, [])
+    version = plugins.add(manifest, {"scale": scale}, about, ids, dict(card), [])
     plugins.use(version.version)
     return version.version

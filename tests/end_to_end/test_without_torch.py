@@ -88,6 +88,17 @@ def test_a_device_learns_trains_and_chats(device, tmp_path):
     assert frozen["text"] != spoken["text"]
 
 
+def test_the_page_is_installed_with_the_agent(python, tmp_path):
+    """Away from the source tree, so that it is the wheel's."""
+    asked = "from device_agent.api.page import ASSETS, FOLDER; print(FOLDER, *ASSETS)"
+    command = [python, "-I", "-c", asked]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    folder, *assets = found.stdout.split()
+    assert "site-packages" in folder
+    sources = {path.name for path in (ROOT / "device_agent" / "page").iterdir()}
+    assert {path.removeprefix("/page/") for path in assets} | {"index.html"} == sources
+
+
 def test_chat_answers_from_a_pipe(device):
     settings = {"SIDEPLUG_HOME": str(device.home), "SIDEPLUG_CLOUD": device.url}
     said = subprocess.run(
