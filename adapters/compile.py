@@ -1,6 +1,7 @@
 """Recipe and backbone in, kit out: a folder that is written whole or not at all."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adapters.check import check_graph, check_head, check_weights_used
+from adapters.encodings import make_wire
 from adapters.errors import HeadMismatch
 from adapters.export import export
 from adapters.graphs import infer_graph, train_graph
@@ -16,15 +18,25 @@ from adapters.kit_folder import describe, publish, read_kit
 from adapters.plan import Plan, kit_id, make_plan
 from adapters.recipe import Recipe
 from adapters.targets.base import Target
+from protocol.basis import FILE as BASIS
 from protocol.facts import BackboneFacts
 from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
+from protocol.messages import States
 
 Progress = Callable[[str], None]
 """Told what the compiler does next, one short sentence at a time."""
 
+Sample = Callable[[tuple[int, ...]], States]
+"""From layers to states of public text: taps (K, N, H) and final (N, H)."""
+
 
 def compile_kit(
-    recipe: Recipe, facts: BackboneFacts, head: HeadWeights, folder: Path, progress: Progress
+    recipe: Recipe,
+    facts: BackboneFacts,
+    head: HeadWeights,
+    folder: Path,
+    progress: Progress,
+    sample: Sample | None = None,
 ) -> KitManifest:
     """
     Compile ``recipe`` for a backbone into ``folder``; at once when the kit is already there.
@@ -35,6 +47,8 @@ def compile_kit(
         head: The backbone's LM head.
         folder: Where the kit is to be; its parent is made when missing.
         progress: Told each stage.
+        sample: Gives public states; without them, or where the recipe wants none, the kit has no
+            basis, and states travel whole.
 
     Raises:
         FolderTaken: ``folder`` holds something else.
@@ -56,7 +70,16 @@ def compile_kit(
         progress("quantising the head")
         write_head(draft, head)
         check_head(draft, head)
+        wire = None
+        if sample is not None and recipe.coordinates:
+            progress("reading public text")
+            states = sample(plan.layers)
+            progress("measuring encodings")
+            wire = make_wire(states, target, head, recipe.coordinates)
+            (draft / BASIS).write_bytes(wire.basis.to_bytes())
         manifest = _manifest(identity, plan, target, facts, describe(draft))
+        if wire is not None:
+            manifest = replace(manifest, basis=wire.spec, encodings=wire.encodings)
         return publish(draft, folder, manifest)
 
 

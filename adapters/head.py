@@ -48,6 +48,15 @@ class HeadWeights:
     bias: Tensor | None
     softcap: float | None
 
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits (T, V) of states (T, H)."""
+        logits = states @ self.rows.detach().float().t()
+        if self.bias is not None:
+            logits = logits + self.bias.detach().float()
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
 
 def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
     """

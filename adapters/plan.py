@@ -9,7 +9,7 @@ from adapters.targets import TARGETS
 from adapters.targets.base import Target
 from protocol.facts import BackboneFacts
 
-COMPILER = 2
+COMPILER = 3
 """Raised whenever the same recipe and backbone would give other graphs or other initial weights."""
 
 

@@ -21,6 +21,7 @@ _LARGE = 2**31 - 1
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "width": (1, 65536),
+    "coordinates": (0, 65535),
     "shortlist": (1, _LARGE),
     "negatives": (1, _LARGE),
     "modulation": (1e-6, 1e3),
@@ -58,6 +59,9 @@ class Recipe:
 
     width: int = 128
     """Width R of the side network."""
+
+    coordinates: int = 128
+    """Numbers in which the taps of a token travel together, by a public basis; 0: all travel whole."""
 
     mlp: str = "expand"
     """``spa`` only: the inner MLP is as wide as the backbone (as released), or half as wide as the side."""

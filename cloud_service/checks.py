@@ -82,8 +82,11 @@ def check_answer(rows: int, wants: Wants, facts: BackboneFacts, drafts: int = 0)
 
 
 def _answer_size(rows: int, wants: Wants, facts: BackboneFacts) -> int:
+    numbers = len(wants.layers) + rows * (int(wants.log_z) + 2 * wants.candidates)
+    if wants.encoding is not None:
+        sections = len(wants.encoding.final) + len(wants.encoding.taps)
+        return _FRAME_OVERHEAD + wants.encoding.size(rows) + 4 * (numbers + sections)
     codec = codec_named(wants.codec)
     taps = codec.size((len(wants.layers), rows, facts.hidden))
     final = codec.size((rows, facts.hidden)) if wants.final else 0
-    numbers = len(wants.layers) + rows * (int(wants.log_z) + 2 * wants.candidates)
     return _FRAME_OVERHEAD + taps + final + 4 * numbers

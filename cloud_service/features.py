@@ -7,6 +7,7 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.frames import frame_of
 from cloud_service.reading import Reading, Waiter
 from cloud_service.runner import Runner
+from protocol.basis import Basis
 from protocol.errors import Fault
 from protocol.messages import Tokens, Wants
 
@@ -21,6 +22,7 @@ async def features(
     place: Callable[[], Cache],
     texts: Sequence[Tokens],
     wants: Wants,
+    basis: Basis | None = None,
 ) -> AsyncGenerator[bytes]:
     """
     Yield the frame of each text, in order.
@@ -31,6 +33,7 @@ async def features(
         place: Makes the cache behind which each text is read; it is released in the end.
         texts: At the position of that cache.
         wants: What the answers hold.
+        basis: That they are written in, if one is wanted.
 
     Raises:
         Fault: A text cannot be read now; nothing more comes.
@@ -50,7 +53,7 @@ async def features(
                     cache.release()
                     raise
                 ahead.append(reading)
-            yield await frame_of(await runner.answer(ahead[0]), wants.codec)
+            yield await frame_of(await runner.answer(ahead[0]), wants, basis)
             ahead.popleft()
     finally:
         waiter.gone = True

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adapters.errors import AdapterError
@@ -17,10 +18,13 @@ from cloud_service.backbones.head_weights import head_weights
 from cloud_service.errors import CompileFailed
 from cloud_service.packages import Say
 from cloud_service.registry import Pulled
-from protocol.errors import Fault, KitNotFound, KitNotReady, UnknownRecipe
+from protocol.basis import FILE as BASIS
+from protocol.basis import Basis
+from protocol.errors import Fault, KitNotFound, KitNotReady, MalformedMessage, UnknownRecipe
 from protocol.facts import BackboneFacts
 from protocol.fields import read_json
 from protocol.kit import KitFile, KitManifest
+from protocol.messages import Wants
 
 MANIFEST = "manifest.json"
 COMPILER = (sys.executable, "-m", "cloud_service", "compile")
@@ -48,12 +52,14 @@ def compile_recipe(recipe: str, pulled: Pulled, cache: Path, say: Say) -> KitMan
     """
     # The exporter is large, and a service never needs it in its own process.
     from adapters.compile import compile_kit
+    from cloud_service.public_states import public_states
 
     require_known([recipe])
     facts = pulled.record.facts()
     folder = cache / "kits" / kit_id(RECIPES[recipe], facts)
+    sample = partial(public_states, pulled, cache)
     try:
-        return compile_kit(RECIPES[recipe], facts, head_weights(pulled.folder), folder, say)
+        return compile_kit(RECIPES[recipe], facts, head_weights(pulled.folder), folder, say, sample)
     except AdapterError as error:
         raise CompileFailed(f"recipe {recipe} cannot be compiled: {error}") from error
 
@@ -87,6 +93,7 @@ class Kits:
         self._facts = facts
         self._recipes = tuple(recipes)
         self._read: dict[str, KitManifest] = {}
+        self._bases: dict[str, Basis] = {}
         self._failed: dict[str, str] = {}
 
     def offers(self) -> list[Offer]:
@@ -122,6 +129,35 @@ class Kits:
         if name not in manifest.files:
             raise KitNotFound(kit=f"{kit}/{name}")
         return self._root / kit / name, manifest.files[name]
+
+    def basis(self, wants: Wants) -> Basis | None:
+        """
+        Return the basis in which an answer is to be written, None where it travels whole.
+
+        Raises:
+            KitNotFound: No kit has the id that is wanted, or it has no basis.
+            MalformedMessage: It has another layers, or fewer coordinates than are wanted.
+
+        """
+        if wants.basis is None or wants.encoding is None:
+            return None
+        manifest = self._by_id(wants.basis)
+        if manifest.basis is None:
+            raise KitNotFound(kit=wants.basis)
+        room, (final, taps) = manifest.basis, wants.encoding.widths
+        if final > room.final or taps > room.taps or wants.layers not in ((), manifest.taps):
+            raise MalformedMessage(
+                reason=f"the basis has {room.final} coordinates of the final state and {room.taps}"
+                f" of the taps {list(manifest.taps)}"
+            )
+        if manifest.id not in self._bases:
+            self._bases[manifest.id] = Basis.from_bytes(
+                (self._root / manifest.id / BASIS).read_bytes(),
+                manifest.taps,
+                manifest.hidden,
+                (room.final, room.taps),
+            )
+        return self._bases[manifest.id]
 
     async def compile_missing(self) -> None:
         """Make the missing kits one after the other; what fails is logged and no longer offered."""

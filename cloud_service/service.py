@@ -66,6 +66,7 @@ def build(settings: Settings) -> Service:
 
     runner = Runner(load, metrics, threads=settings.model_threads, queue=settings.queue)
     prefixes = Prefixes(facts, runner, metrics, idle=settings.prefix_idle)
+    kits = Kits(settings.cache, facts, settings.recipe)
     return Service(
         settings=settings,
         pulled=pulled,
@@ -80,7 +81,8 @@ def build(settings: Settings) -> Service:
             metrics,
             limit=settings.sessions,
             idle=settings.idle,
+            bases=kits.basis,
         ),
-        kits=Kits(settings.cache, facts, settings.recipe),
+        kits=kits,
         admission=Admission(keys),
     )

@@ -16,6 +16,7 @@ from cloud_service.metrics import Metrics
 from cloud_service.prefixes import Prefixes
 from cloud_service.reading import Dropped, Reading, Waiter
 from cloud_service.runner import Runner
+from protocol.basis import Basis
 from protocol.errors import (
     ContextExceeded,
     Fault,
@@ -46,11 +47,21 @@ class Answer:
 class Session:
     """One device's place in the backbone."""
 
-    def __init__(self, name: str, owner: str, wants: Wants, cache: Cache, now: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        owner: str,
+        wants: Wants,
+        cache: Cache,
+        now: float,
+        basis: Basis | None = None,
+    ) -> None:
         self.name = name
         self.owner = owner
         """Name of the key it was opened with; nobody else can see it."""
         self.wants = wants
+        self.basis = basis
+        """In which its answers are written, if one is wanted."""
         self.cache = cache
         self.last: Answer | None = None
         self.loose = 0
@@ -84,6 +95,7 @@ class Sessions:
         *,
         limit: int,
         idle: float,
+        bases: Callable[[Wants], Basis | None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -94,6 +106,7 @@ class Sessions:
             metrics: Is told of sessions and what they hold.
             limit: Sessions at a time.
             idle: Seconds without a request after which a session ends.
+            bases: Gives the basis that is wanted, or refuses it.
             clock: Seconds that only grow.
 
         """
@@ -103,6 +116,7 @@ class Sessions:
         self._metrics = metrics
         self._limit = limit
         self._idle = idle
+        self._bases = bases
         self._clock = clock
         self._open: dict[str, Session] = {}
         metrics.sessions.set_function(lambda: len(self._open))
@@ -128,6 +142,7 @@ class Sessions:
 
         Raises:
             Loading: There is no backbone yet.
+            KitNotFound, MalformedMessage: The basis that is wanted is not there.
             PrefixNotFound: The prefix that it is to begin behind is not there.
             SessionQuota: The owner has as many already.
             TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
@@ -136,6 +151,7 @@ class Sessions:
         """
         room = self.room
         check_wants(asked.wants, self._facts)
+        basis = self._bases(asked.wants)
         self.expire()
         if most is not None and sum(session.owner == owner for session in self) >= most:
             raise SessionQuota(limit=most)
@@ -144,7 +160,7 @@ class Sessions:
         cache = self._prefixes.place(owner, asked.prefix)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        session = Session(name, owner, asked.wants, cache, self._clock())
+        session = Session(name, owner, asked.wants, cache, self._clock(), basis)
         self._open[name] = session
         return SessionOpened(
             session=name,
@@ -214,7 +230,7 @@ class Sessions:
             self._runner.submit(reading)
             states = await self._runner.answer(reading)
             try:
-                frame = await frame_of(states, session.wants.codec)
+                frame = await frame_of(states, session.wants, session.basis)
             except Fault:
                 # What could not be answered has not been read.
                 session.cache.crop(tokens.position)

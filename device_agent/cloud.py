@@ -24,12 +24,21 @@ from device_agent.connection import (
     Traffic,
 )
 from protocol import versions
+from protocol.basis import Basis
 from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
 from protocol.facts import BackboneFacts
 from protocol.fields import read_json
 from protocol.kit import KitManifest
 from protocol.limits import Limits, smaller_of
-from protocol.messages import PrefixKept, SessionOpened, SessionRequest, States, Tokens, Wants
+from protocol.messages import (
+    Coordinates,
+    PrefixKept,
+    SessionOpened,
+    SessionRequest,
+    States,
+    Tokens,
+    Wants,
+)
 from protocol.stream import FrameReader
 
 if TYPE_CHECKING:
@@ -181,8 +190,12 @@ class CloudClient:
             self._json("session", "POST", "/v1/sessions", request.to_json(), tries)
         )
 
-    def step(self, session: str, tokens: Tokens, tries: int = TRIES) -> States:
+    def step(
+        self, session: str, tokens: Tokens, tries: int = TRIES, basis: Basis | None = None
+    ) -> States:
         """Send tokens, get the states of the last ``tokens.wanted`` of them.
+
+        With a ``basis`` they come as coordinates in it.
 
         Safe to repeat: the cloud answers a step id it has just seen with the same bytes.
         """
@@ -190,7 +203,7 @@ class CloudClient:
         body = self._connection.whole(
             "step", "POST", path, content, limit=self.limits.frame_bytes, tries=tries
         )
-        return _states(body, self.limits, tokens)
+        return _states(body, self.limits, tokens, basis)
 
     def crop(self, session: str, position: int, tries: int = TRIES) -> int:
         """Forget the session's tokens from ``position`` on; gives the position it is at now."""
@@ -211,6 +224,7 @@ class CloudClient:
         wants: Wants,
         rows: Sequence[int] | None = None,
         prefix: PrefixKept | None = None,
+        basis: Basis | None = None,
     ) -> Generator[States, None, None]:
         """States of whole texts, one each, in order, as they come.
 
@@ -221,6 +235,7 @@ class CloudClient:
             wants: What is read of every token.
             rows: Of how many of its last tokens each text brings states; of all when None.
             prefix: What each text stands behind.
+            basis: The one that the wants name, if they do.
 
         Raises:
             PrefixNotFound: The cloud has forgotten the prefix.
@@ -234,7 +249,8 @@ class CloudClient:
         done = failures = 0
         while done < len(asked):
             try:
-                for states in self._batch(asked[done : _batch_end(texts, done)], wants, prefix):
+                batch = asked[done : _batch_end(texts, done)]
+                for states in self._batch(batch, wants, prefix, basis):
                     done, failures = done + 1, 0
                     yield states
             except (CloudUnreachable, Fault) as error:
@@ -261,7 +277,11 @@ class CloudClient:
             raise OtherBackbone(self.url, f"it hosts another backbone ({facts.name}) than before")
 
     def _batch(
-        self, asked: Sequence[Tokens], wants: Wants, prefix: PrefixKept | None
+        self,
+        asked: Sequence[Tokens],
+        wants: Wants,
+        prefix: PrefixKept | None,
+        basis: Basis | None,
     ) -> Iterator[States]:
         """One features request."""
         content = b"".join(versions.encode(tokens) for tokens in asked)
@@ -272,7 +292,7 @@ class CloudClient:
         with self._connection.answer("features", "POST", "/v1/features", content, query) as answer:
             for chunk in answer.chunks():
                 for frame in reader.feed(chunk):
-                    yield _states(frame, self.limits, next(waiting, None))
+                    yield _states(frame, self.limits, next(waiting, None), basis)
         reader.close()
         left = sum(1 for _ in waiting)
         if left:
@@ -294,13 +314,16 @@ def _check_spoken(facts: BackboneFacts) -> None:
         raise UnsupportedVersion(major=", ".join(facts.protocol), spoken=", ".join(versions.SPOKEN))
 
 
-def _states(frame: bytes, limits: Limits, asked: Tokens | None) -> States:
-    """The states in a frame, if they are the ones that were asked for."""
+def _states(frame: bytes, limits: Limits, asked: Tokens | None, basis: Basis | None) -> States:
+    """The states in a frame, if they are the ones that were asked for, and as they were."""
     message = versions.decode(frame, limits)
     if isinstance(message, Fault):
         raise message
-    if not isinstance(message, States):
-        raise MalformedMessage(reason="tokens came where states were expected")
+    if isinstance(message, Coordinates) and basis is not None:
+        message = basis.read(message)
+    elif not isinstance(message, States) or basis is not None:
+        came, expected = type(message).__name__, "States" if basis is None else "Coordinates"
+        raise MalformedMessage(reason=f"{came} came where {expected} were expected")
     if asked is None:
         raise MalformedMessage(reason="more states came than texts were sent")
     first, rows = asked.position + len(asked.ids) - asked.wanted, message.taps.shape[1]

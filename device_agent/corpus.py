@@ -18,7 +18,8 @@ from device_agent.rehearsal import Rehearsal, rehearsal
 from device_agent.store import StoredExample
 from device_agent.tap_cache import TapCache
 from device_agent.watcher import Watcher
-from protocol.messages import Wants
+from device_agent.wire import choose_encoding, wire_of
+from protocol.encoding import Encoding
 
 GENERAL = Path(__file__).parent / "general.txt"
 
@@ -107,12 +108,10 @@ def prefix_budget(link: Link) -> int:
     return min(link.settings.prefix, link.facts().positions // 2)
 
 
-def cache_of(link: Link, kit: Kit) -> TapCache:
-    """The features that a kit reads."""
-    wants = Wants(
-        layers=kit.manifest.taps, final=True, log_z=True, candidates=0, codec=link.settings.codec
-    )
-    return TapCache(link.settings.home / "features", kit.manifest.fingerprint, wants)
+def cache_of(link: Link, kit: Kit, encoding: Encoding | None) -> TapCache:
+    """The features that a kit reads, as they come in an encoding; whole without one."""
+    wants, basis = wire_of(link, kit, encoding, log_z=True)
+    return TapCache(link.settings.home / "features", kit.manifest.fingerprint, wants, basis)
 
 
 def some_of(texts: Sequence[Encoded], tokens: int) -> list[Encoded]:
@@ -142,7 +141,7 @@ def collect(
     examples = beside_their_notes(examples)
     *cut, general = tokens_of(link, [*(stored.example for stored in examples), general_text()])
     split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
-    cache = cache_of(link, kit)
+    cache = cache_of(link, kit, choose_encoding(link, kit))
     up, down = link.up, link.down
     prefixed = crossed(split.training, prefix_budget(link))
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]

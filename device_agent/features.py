@@ -9,7 +9,7 @@ from device_agent.cloud import CloudClient
 from device_agent.examples import Encoded
 from device_agent.tap_cache import TapCache
 from protocol.errors import PrefixNotFound
-from protocol.messages import PrefixKept, States, Wants
+from protocol.messages import PrefixKept, States
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def fetch(
     total = sum(len(text.fed) - text.prefix for text in absent)
     done = 0
     for prefix, group in _by_prefix(absent):
-        for text, states in _answers(cloud(), cache.wants, prefix, group):
+        for text, states in _answers(cloud(), cache, prefix, group):
             cache.put(text.fed, states, text.first)
             done += len(text.fed) - text.prefix
             on_progress(done, total)
@@ -80,17 +80,17 @@ def _by_prefix(texts: Sequence[Encoded]) -> list[tuple[list[int], list[Encoded]]
 
 
 def _answers(
-    cloud: CloudClient, wants: Wants, prefix: list[int], texts: Sequence[Encoded]
+    cloud: CloudClient, cache: TapCache, prefix: list[int], texts: Sequence[Encoded]
 ) -> Pairs:
     """Each text with its states; the prefix is read once for all of them."""
     if not prefix:
-        yield from _requested(cloud, wants, texts, None)
+        yield from _requested(cloud, cache, texts, None)
         return
     done = 0
     while done < len(texts):
         kept, before = cloud.keep_prefix(prefix), done
         try:
-            for pair in _requested(cloud, wants, texts[done:], kept):
+            for pair in _requested(cloud, cache, texts[done:], kept):
                 done += 1
                 yield pair
         except PrefixNotFound:
@@ -100,10 +100,11 @@ def _answers(
 
 
 def _requested(
-    cloud: CloudClient, wants: Wants, texts: Sequence[Encoded], prefix: PrefixKept | None
+    cloud: CloudClient, cache: TapCache, texts: Sequence[Encoded], prefix: PrefixKept | None
 ) -> Pairs:
     rows = [len(text.fed) - text.first for text in texts]
-    answers = cloud.features([text.fed[text.prefix :] for text in texts], wants, rows, prefix)
+    fed = [text.fed[text.prefix :] for text in texts]
+    answers = cloud.features(fed, cache.wants, rows, prefix, cache.basis)
     # Closed here when something goes wrong: the client has accounts to settle before it goes.
     with closing(answers):
         yield from zip(texts, answers, strict=True)

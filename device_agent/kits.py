@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import time
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from device_agent.atomic import make_folder, replace_folder, temporary_folder, write_whole
 from device_agent.cloud import CloudClient, CloudUnreachable
 from device_agent.errors import DeviceError
-from protocol.errors import Fault, KitNotReady
+from protocol.basis import FILE as BASIS
+from protocol.basis import Basis
+from protocol.errors import Fault, KitNotReady, TensorMismatch
 from protocol.fields import is_file_name
 from protocol.kit import KitFile, KitManifest
 
@@ -66,6 +69,23 @@ class Kit:
         if name not in self.manifest.files:
             raise DamagedKit(name, "is not in the kit")
         return self.folder / name
+
+    def basis(self) -> Basis | None:
+        """The public basis, mapped; None when the kit has none.
+
+        Raises:
+            DamagedKit: The file has another size than the manifest's widths need.
+        """
+        manifest = self.manifest
+        if manifest.basis is None:
+            return None
+        with self.path(BASIS).open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        widths = (manifest.basis.final, manifest.basis.taps)
+        try:
+            return Basis.from_bytes(memoryview(pages), manifest.taps, manifest.hidden, widths)
+        except TensorMismatch as error:
+            raise DamagedKit(BASIS, str(error)) from error
 
     def initial(self) -> dict[str, NDArray[np.float32]]:
         """Weights to begin training with, by name, in the manifest's order and shapes.

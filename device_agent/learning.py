@@ -39,6 +39,7 @@ from device_agent.trainer import Trainer
 from device_agent.training_lock import training_lock
 from device_agent.training_options import TrainingOptions
 from device_agent.watcher import Watcher
+from protocol.encoding import Encoding
 
 CARD_TOKENS = 4096
 """About how many held-out tokens the final evaluation scores."""
@@ -259,6 +260,7 @@ def _train(
         if trained.steps:
             about = {
                 "codec": corpus.cache.wants.codec,
+                "encoding": _told(corpus.cache.wants.encoding),
                 "window": WINDOW,
                 "options": asdict(options),
                 "memory": judged.gates.to_json(),
@@ -353,6 +355,8 @@ def _before(
     """
     if current is None or current.kit_id != kit.manifest.id:
         return None
+    if current.encoding != corpus.cache.wants.encoding:
+        return None
     known = current.card.get("held_out")
     if not isinstance(known, list) or not set(digests(corpus.split.validation)) <= set(known):
         return None
@@ -411,11 +415,16 @@ def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions) -> str:
         "kit": kit.manifest.id,
         "files": {name: file.sha256 for name, file in sorted(kit.manifest.files.items())},
         "codec": corpus.cache.wants.codec,
+        "encoding": _told(corpus.cache.wants.encoding),
         "options": options.identity(),
         "training": digests([*corpus.prefixed.windows, *corpus.rehearsed]),
         "validation": digests(corpus.split.validation),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _told(encoding: Encoding | None) -> dict[str, object] | None:
+    return None if encoding is None else encoding.to_json()
 
 
 def _nll(evaluation: Evaluation, speaks: Part) -> float:

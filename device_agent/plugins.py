@@ -28,6 +28,8 @@ from device_agent.evaluate import PARTS, Part
 from device_agent.kits import WrongBackbone
 from device_agent.memory.file import MemoryFile, source_of
 from device_agent.memory.gate import Gates
+from protocol.encoding import Encoding
+from protocol.errors import Fault
 from protocol.kit import KitManifest
 
 NAME = "mine"
@@ -125,6 +127,16 @@ class PluginVersion:
             if told == part:
                 return part
         raise DamagedPlugin(self.folder / CONFIG, f"it has no part {told!r}")
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Of the states it was trained on and reads; None when they come whole. Raises DamagedPlugin."""
+        about = self.config.get("sideplug")
+        told = about.get("encoding") if isinstance(about, dict) else None
+        try:
+            return None if told is None else Encoding.from_json(told)
+        except Fault as error:
+            raise DamagedPlugin(self.folder / CONFIG, str(error)) from error
 
     @property
     def memory_path(self) -> Path:

@@ -84,7 +84,7 @@ def catch_up(link: Link, watcher: Watcher) -> int:
                     owners.append(stored.sha256)
         if not windows:
             return 0
-        cache = cache_of(link, kit)
+        cache = cache_of(link, kit, version.encoding)
         fetch(lambda: link.cloud, cache, windows, watcher.fetching)
         parts = parts_of(cache, memory.basis, windows, owners)
         del memory

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable
+from protocol.basis import Basis
 from protocol.errors import (
     Fault,
     MalformedMessage,
@@ -34,11 +35,18 @@ class RemoteSession:
         wants: What every step brings.
         prefix: Tokens that it begins behind, which the cloud reads once for all sessions; they
             count among its tokens and cannot be cropped.
+        basis: The one that the wants name, if they do.
     """
 
-    def __init__(self, cloud: CloudClient, wants: Wants, prefix: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        cloud: CloudClient,
+        wants: Wants,
+        prefix: Sequence[int] = (),
+        basis: Basis | None = None,
+    ) -> None:
         self._cloud = cloud
-        self._wants = wants
+        self._wants, self._basis = wants, basis
         self._prefix = [int(i) for i in prefix]
         self._ids = list(self._prefix)
         self._loose = len(self._ids)
@@ -176,7 +184,7 @@ class RemoteSession:
     def _send_part(self, ids: list[int], position: int, wanted: int, drafts: int = 0) -> States:
         self._steps += 1
         tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts)
-        return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES)
+        return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES, self._basis)
 
     def _check(self, states: States) -> None:
         if states.layers != self._wants.layers or (states.final is None) == self._wants.final:

@@ -82,7 +82,10 @@ class Settings:
     """Threads for arithmetic; 0 stands for every usable core, four at most, and is replaced at birth."""
 
     codec: str = "f16"
-    """How hidden states travel: f32, f16, bf16 or int8."""
+    """How hidden states travel whole: f32, f16, bf16 or int8."""
+
+    wire_kl: float = 0.01
+    """Most nats of divergence that a smaller encoding of states may cost; 0: they travel whole. A plugin keeps to what it was trained with."""
 
     prefix: int = 1024
     """Tokens of your own text that go before everything the backbone reads; 0: none are sent."""
@@ -128,6 +131,8 @@ class Settings:
         hours_of(self.train_hours)
         for name, (least, most) in RANGES.items():
             _require_within(name, least, most, getattr(self, name))
+        if not 0 <= self.wire_kl < float("inf"):
+            raise BadSetting("wire_kl", f"must be 0 or a number of nats, but is {self.wire_kl}")
         if not 0 < self.patience < float("inf"):
             raise BadSetting("patience", f"must be a number of seconds, but is {self.patience}")
 

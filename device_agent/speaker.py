@@ -20,8 +20,9 @@ from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
 from device_agent.tokenizer import Tokenizer
+from device_agent.wire import choose_encoding, wire_of
 from protocol.errors import ContextExceeded
-from protocol.messages import States, Wants
+from protocol.messages import States
 
 
 class EmptyPrompt(DeviceError):
@@ -74,10 +75,12 @@ class Speaker:
         self._memory = None if remembered is None else _memory_of(remembered)
         # Who lets no personal text go in front of a prompt lets none go as a guess either.
         self._guessable = self._memory.memory.tokens if self._memory and prefixed else None
-        taps = kit.manifest.taps if self._plugin is not None else ()
+        encoding = choose_encoding(link, kit) if version is None else version.encoding
         self._cloud = link.cloud
-        self._wants = Wants(taps, final=True, log_z=False, candidates=0, codec=link.settings.codec)
-        self._session = RemoteSession(link.cloud, self._wants, self._prefix)
+        wire = wire_of(link, kit, encoding, taps=self._plugin is not None)
+        self._wants, self._basis = wire
+        self._bare_wants = wire_of(link, kit, encoding, taps=False).wants
+        self._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
         self._bare: RemoteSession | None = None
         self._draft_anew(link)
 
@@ -96,7 +99,7 @@ class Speaker:
         """Another one with the same parts, which are held once, and sessions of its own over ``link``."""
         other = copy.copy(self)
         other._cloud = link.cloud
-        other._session = RemoteSession(link.cloud, self._wants, self._prefix)
+        other._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
         other._bare = None
         other._draft_anew(link)
         return other
@@ -213,7 +216,7 @@ class Speaker:
         if not self._prefix:
             return self._session
         if self._bare is None:
-            self._bare = RemoteSession(self._cloud, replace(self._wants, layers=()))
+            self._bare = RemoteSession(self._cloud, self._bare_wants, basis=self._basis)
         return self._bare
 
     @property

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from device_agent.atomic import write_whole
 from device_agent.errors import DeviceError
+from protocol.basis import Basis
 from protocol.codecs import codec_named
 from protocol.errors import TensorMismatch
 from protocol.messages import States, Wants
@@ -135,17 +136,23 @@ class CachedFeatures:
 class TapCache:
     """Features by content. Safe to use from several processes: files appear whole or not at all."""
 
-    def __init__(self, folder: Path, fingerprint: str, wants: Wants) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str, wants: Wants, basis: Basis | None = None
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             folder: Where the files are.
             fingerprint: Of the backbone that the features are taken from.
             wants: What is read of each token. int8 is kept as int8, every other codec as f16.
+            basis: In which it comes, where the wants name one; it is kept as the states it stands for.
         """
-        self.wants = wants
+        self.wants, self.basis = wants, basis
         self._codec = "int8" if wants.codec == "int8" else "f16"
-        about = {"fingerprint": fingerprint, "layers": wants.layers, "codec": self._codec}
+        about: dict[str, object] = {"fingerprint": fingerprint, "layers": wants.layers}
+        about["codec"] = self._codec
+        if wants.encoding is not None:
+            about |= {"basis": wants.basis, "encoding": wants.encoding.to_json()}
         self._about = json.dumps(about, sort_keys=True).encode()
         self._folder = folder / hashlib.sha256(self._about).hexdigest()[:16]
 

@@ -165,6 +165,10 @@ class Fields:
         """Return ``read(name)``, or None where the field is null."""
         return None if self.value(name) is None else read(name)
 
+    def optional(self, name: str, read: Callable[[str], T]) -> T | None:
+        """Return ``read(name)``, or None where the field is null or an older peer has left it out."""
+        return None if self._data.get(name) is None else read(name)
+
     def _wrong(self, name: str, problem: str) -> MalformedMessage:
         return MalformedMessage(reason=f"{name!r} of {self._what} {problem}")
 

@@ -5,10 +5,12 @@ A device reads manifests from strangers. Every name is safe as a file's name, ev
 is within limits, and nothing in a manifest is a path.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from protocol.errors import MalformedMessage
+from protocol.encoding import MOST_WIDTH, Measured
+from protocol.errors import MalformedMessage, UnknownCodec
 from protocol.facts import MOST_HIDDEN, MOST_LAYERS, MOST_TOKENS
 from protocol.fields import Fields, is_file_name
 
@@ -18,6 +20,7 @@ MOST_WEIGHTS = 8192
 MOST_AXES = 8
 MOST_VALUES = 2**31
 """Numbers in one weight."""
+MOST_ENCODINGS = 256
 MOST_FILE_BYTES = 16 * 2**30
 _MOST_STEPS = 2**31
 
@@ -105,6 +108,25 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class BasisSpec:
+    """How wide the kit's public basis is; see ``protocol.basis``.
+
+    Attributes:
+        final: Coordinates of a final state, F.
+        taps: Coordinates of all taps of a token together, G.
+    """
+
+    final: int
+    taps: int
+
+    @classmethod
+    def from_json(cls, data: object) -> "BasisSpec":
+        """Read what ``KitManifest.to_json`` wrote, or raise ``MalformedMessage``."""
+        read = Fields(data, "basis")
+        return cls(read.integer("final", 1, MOST_WIDTH), read.integer("taps", 0, MOST_WIDTH))
+
+
+@dataclass(frozen=True, slots=True)
 class KitManifest:
     """A kit: recipe and backbone, compiled.
 
@@ -129,6 +151,9 @@ class KitManifest:
         head_block: Numbers that share a scale in the head's codes.
         softcap: ``cap`` of ``cap * tanh(logits / cap)``, or None.
         files: Every file of the kit, by name.
+        basis: Its public basis, or None: states travel whole.
+        encodings: What states can travel in by that basis, measured; the names of newer codecs
+            are left out by a reader that does not know them.
     """
 
     id: str
@@ -151,6 +176,8 @@ class KitManifest:
     head_block: int
     softcap: float | None
     files: Mapping[str, KitFile]
+    basis: BasisSpec | None = None
+    encodings: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -190,6 +217,10 @@ class KitManifest:
                 name: KitFile.from_json(file)
                 for name, file in read.mapping("files", MOST_FILES).items()
             },
+            basis=read.optional("basis", lambda name: BasisSpec.from_json(read.value(name))),
+            encodings=_known(
+                read.optional("encodings", lambda name: read.values(name, MOST_ENCODINGS)) or ()
+            ),
         )
 
     def _problem(self) -> str:
@@ -205,7 +236,21 @@ class KitManifest:
             f"shortlist of {self.shortlist} with loss {self.loss}": (
                 self.shortlist > 0 or self.loss == "full"
             ),
+            "an encoding is wider than the basis": all(map(self._has_basis_for, self.encodings)),
             "two weights share a name": len(set(names)) == len(names),
             "a file's name is not plain": all(map(is_file_name, self.files)),
         }
         return next((problem for problem, holds in checks.items() if not holds), "")
+
+    def _has_basis_for(self, measured: Measured) -> bool:
+        final, taps = measured.encoding.widths
+        return self.basis is not None and final <= self.basis.final and taps <= self.basis.taps
+
+
+def _known(encodings: Sequence[object]) -> tuple[Measured, ...]:
+    """Read the encodings whose codecs this side has."""
+    found = []
+    for data in encodings:
+        with suppress(UnknownCodec):
+            found.append(Measured.from_json(data))
+    return tuple(found)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.codecs import codec_named
+from protocol.encoding import MOST_WIDTH, Encoding
 from protocol.errors import Fault, MalformedMessage, TensorMismatch
 from protocol.fields import U32, Fields
 
@@ -107,15 +108,41 @@ class States:
         _within("hidden", hidden, 1, U32)
         if self.final is not None:
             _check(self.final, "final", np.float32, 2, (tokens, hidden))
-        if self.log_z is not None:
-            _check(self.log_z, "log_z", np.float32, 1, (tokens,))
-        if self.candidates is not None and len(self.candidates.ids) != tokens:
-            raise _mismatch("candidates", f"of {tokens} tokens", self.candidates.ids)
-        _check(self.drafted, "drafted", np.uint32, 1)
-        _within("drafted", len(self.drafted), 0, min(tokens - 1, MOST_DRAFTS))
+        _check_beside(tokens, self.log_z, self.candidates, self.drafted)
 
 
-Message = Tokens | States | Fault
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """What the backbone made of the tokens, in the public basis of a kit.
+
+    Attributes:
+        position: Position of the first row.
+        final: Coordinates of what the LM head reads, float32 (T, F); F may be 0.
+        taps: Coordinates of all taps together, float32 (T, G); G may be 0.
+        log_z: As in ``States``.
+        candidates: The same.
+        drafted: The same.
+    """
+
+    position: int
+    final: Floats
+    taps: Floats
+    log_z: Floats | None = None
+    candidates: Candidates | None = None
+    drafted: Ids = field(default_factory=no_drafts)
+
+    def __post_init__(self) -> None:
+        _check(self.final, "final", np.float32, 2)
+        tokens = len(self.final)
+        _check(self.taps, "taps", np.float32, 2, (tokens, self.taps.shape[-1]))
+        _within("tokens", tokens, 1, U32)
+        _within("position", self.position, 0, U32 - tokens)
+        for part in (self.final, self.taps):
+            _within("coordinates", part.shape[1], 0, MOST_WIDTH)
+        _check_beside(tokens, self.log_z, self.candidates, self.drafted)
+
+
+Message = Tokens | States | Coordinates | Fault
 """What a frame can carry."""
 
 
@@ -129,6 +156,8 @@ class Wants:
         log_z: Whether log Z is wanted.
         candidates: How many of the likeliest tokens are wanted.
         codec: Name of the codec that hidden states travel in.
+        basis: Id of the kit in whose basis they travel instead, or None.
+        encoding: In what, with a basis.
     """
 
     layers: tuple[int, ...]
@@ -136,11 +165,19 @@ class Wants:
     log_z: bool
     candidates: int
     codec: str
+    basis: str | None = None
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)
         _within("candidates", self.candidates, 0, MOST_CANDIDATES)
         codec_named(self.codec)
+        if (self.basis is None) != (self.encoding is None):
+            raise MalformedMessage(reason="a basis and an encoding come together")
+        if self.encoding is not None:
+            found = (bool(self.layers), self.final)
+            if found != (bool(self.encoding.taps), bool(self.encoding.final)):
+                raise MalformedMessage(reason="the encoding has other parts than are wanted")
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
@@ -156,6 +193,8 @@ class Wants:
             log_z=read.flag("log_z"),
             candidates=read.integer("candidates"),
             codec=read.label("codec"),
+            basis=read.optional("basis", read.file_name),
+            encoding=read.optional("encoding", lambda name: Encoding.from_json(read.value(name))),
         )
 
 
@@ -170,7 +209,7 @@ class SessionRequest:
     """
 
     wants: Wants
-    protocol: str = "1.0"
+    protocol: str = "1.1"
     prefix: str | None = None
 
     def __post_init__(self) -> None:
@@ -280,6 +319,18 @@ def _check(
         raise _mismatch(part, f"{dtype.__name__} with {axes} axes", array)
     if shape is not None and array.shape != shape:
         raise _mismatch(part, str(shape), array)
+
+
+def _check_beside(
+    tokens: int, log_z: Floats | None, candidates: Candidates | None, drafted: Ids
+) -> None:
+    """Refuse what stands beside the states of T tokens and does not fit them."""
+    if log_z is not None:
+        _check(log_z, "log_z", np.float32, 1, (tokens,))
+    if candidates is not None and len(candidates.ids) != tokens:
+        raise _mismatch("candidates", f"of {tokens} tokens", candidates.ids)
+    _check(drafted, "drafted", np.uint32, 1)
+    _within("drafted", len(drafted), 0, min(tokens - 1, MOST_DRAFTS))
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:

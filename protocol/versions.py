@@ -1,9 +1,10 @@
 """Wire versions. To add one: a ``vN`` package, a row, a golden folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protocol.codecs.base import Data
+from protocol.encoding import Encoding
 from protocol.errors import BadMagic, TruncatedFrame, UnsupportedVersion
 from protocol.limits import Limits
 from protocol.messages import Message
@@ -22,7 +23,7 @@ class Wire:
 
     major: int
     minor: int
-    encode: Callable[[Message, str], bytes]
+    encode: Callable[[Message, str | Encoding], bytes]
     decode: Callable[[Data, Limits], Message]
     frame_size: Callable[[Data, Limits], int]
 
@@ -35,8 +36,15 @@ SPOKEN: tuple[str, ...] = tuple(f"{wire.major}.{wire.minor}" for wire in _ALL)
 """The versions of this side, as facts and session requests name them."""
 
 
-def encode(message: Message, codec: str = "f32") -> bytes:
-    """Write one frame of the latest version; ``codec`` names what hidden states travel in."""
+def encode(message: Message, codec: str | Encoding = "f32") -> bytes:
+    """
+    Write one frame of the latest version.
+
+    Args:
+        message: What is said.
+        codec: Name of what hidden states travel in; of coordinates an encoding, or one for all.
+
+    """
     return WIRES[LATEST].encode(message, codec)
 
 
@@ -67,6 +75,18 @@ def check_spoken(protocol: str) -> None:
     major = protocol.split(".", 1)[0]
     if major not in map(str, WIRES):
         raise UnsupportedVersion(major=major, spoken=", ".join(SPOKEN))
+
+
+def speaks(protocol: Sequence[str], minor: int) -> bool:
+    """Say whether versions "major.minor" hold the latest major one with that minor version or a later one."""
+    found = (version.split(".", 1) for version in protocol)
+    return any(
+        len(parts) == 2
+        and parts[0] == str(LATEST)
+        and parts[1].isdigit()
+        and int(parts[1]) >= minor
+        for parts in found
+    )
 
 
 def _wire_of(data: Data) -> Wire:

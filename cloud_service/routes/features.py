@@ -16,6 +16,7 @@ from cloud_service.routes.exchange import FRAMES, caller_of, chunks, service_of
 from cloud_service.routes.openapi import FRAME, TEXT, WANTS, described, document
 from cloud_service.service import Service
 from protocol import versions
+from protocol.basis import Basis
 from protocol.errors import MalformedMessage
 from protocol.fields import read_json
 from protocol.messages import Tokens, Wants
@@ -45,6 +46,7 @@ async def features(request: Request) -> Response:
     service, caller = service_of(request), caller_of(request)
     service.runner.require_ready()  # before the body is taken in
     wants = _wants(request, service)
+    basis = service.kits.basis(wants)
     prefix = request.query_params.get("prefix")
     start = service.prefixes.position(caller.owner, prefix)
     # The whole body first: a client writes all of it before it reads, so answering earlier
@@ -52,7 +54,7 @@ async def features(request: Request) -> Response:
     texts = await _texts(request, service, wants, start)
     caller.tokens.spend(sum(len(text.ids) for text in texts))
     place = partial(service.prefixes.place, caller.owner, prefix)
-    frames = _frames(service, Waiter(caller.owner), place, texts, wants)
+    frames = _frames(service, Waiter(caller.owner), place, texts, wants, basis)
     return StreamingResponse(frames, media_type=FRAMES)
 
 
@@ -82,10 +84,16 @@ async def _texts(request: Request, service: Service, wants: Wants, start: int) -
 
 
 async def _frames(
-    service: Service, waiter: Waiter, place: Callable[[], Cache], texts: list[Tokens], wants: Wants
+    service: Service,
+    waiter: Waiter,
+    place: Callable[[], Cache],
+    texts: list[Tokens],
+    wants: Wants,
+    basis: Basis | None,
 ) -> AsyncIterator[bytes]:
     try:
-        async with aclosing(read_features(service.runner, waiter, place, texts, wants)) as frames:
+        reading = read_features(service.runner, waiter, place, texts, wants, basis)
+        async with aclosing(reading) as frames:
             async for frame in frames:
                 yield frame
     except Exception as error:

@@ -42,6 +42,14 @@ WANTS = record(
     candidates=COUNT,
     codec={"enum": list(CODEC_NAMES)},
 )
+SECTIONS: Schema = {
+    "type": "array",
+    "items": record(codec={"enum": list(CODEC_NAMES)}, width=COUNT),
+}
+WANTS["properties"] |= {
+    "basis": {"anyOf": [TEXT, {"type": "null"}]},
+    "encoding": {"anyOf": [record(final=SECTIONS, taps=SECTIONS), {"type": "null"}]},
+}
 SESSION = record(session=TEXT, position=COUNT, limit=COUNT, idle_seconds={"type": "number"})
 PREFIX = record(prefix=NAME, position=COUNT, idle_seconds={"type": "number"})
 POSITION = record(position=COUNT)

@@ -27,6 +27,7 @@ from device_agent.prefix import NO_PREFIX, behind
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
 from device_agent.watcher import Watcher
+from device_agent.wire import choose_encoding
 
 NAME = "evaluate"
 HELP = "how well text is foreseen"
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         texts = [window for cut in tokens_of(link, examples) for window in cut]
         if not texts:
             raise NothingToScore()
-        cache = cache_of(link, kit)
+        encoding = choose_encoding(link, kit) if version is None else version.encoding
+        cache = cache_of(link, kit, encoding)
         prefix = version.prefix if version and settings.prefix > 0 else NO_PREFIX
         prefixed = [behind(text, prefix) for text in texts]
         fetch(lambda: link.cloud, cache, [*texts, *prefixed])

@@ -5,9 +5,17 @@ from protocol.codecs.bf16 import BFloat16
 from protocol.codecs.f16 import Float16
 from protocol.codecs.f32 import Float32
 from protocol.codecs.int8 import Int8Blocks
+from protocol.codecs.packed import Int4Blocks, Int6Blocks
 from protocol.errors import UnknownCodec
 
-_ALL: tuple[Codec, ...] = (Float32(), Float16(), BFloat16(), Int8Blocks())
+_ALL: tuple[Codec, ...] = (
+    Float32(),
+    Float16(),
+    BFloat16(),
+    Int8Blocks(),
+    Int4Blocks(),
+    Int6Blocks(),
+)
 
 CODECS: dict[int, Codec] = {codec.number: codec for codec in _ALL}
 _BY_NAME: dict[str, Codec] = {codec.name: codec for codec in _ALL}

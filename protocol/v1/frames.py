@@ -1,15 +1,15 @@
 """
-Wire version 1. Frozen: released bytes never change; a new need is a new version.
+Wire version 1. Frozen: released bytes never change; a new need is a new kind or version.
 
 Header, little-endian as everything here, 16 bytes:
 
     offset  size  field
          0     4  magic, b"SPLG"
          4     1  major version, 1
-         5     1  minor version, 0
-         6     1  kind: 1 TOKENS, 2 STATES, 3 FAULT
+         5     1  minor version that the kind came with: 0, of COORDINATES 1
+         6     1  kind: 1 TOKENS, 2 STATES, 3 FAULT, 4 COORDINATES (see ``coordinates``)
          7     1  codec number, 0 where no codec is used
-         8     4  feature bits: 1 DRAFTS, in TOKENS and STATES
+         8     4  feature bits: 1 DRAFTS, not in FAULT
         12     4  length of the body
 
 TOKENS body:
@@ -46,13 +46,11 @@ import json
 import struct
 from dataclasses import dataclass
 
-import numpy as np
-
 from protocol.codecs import codec_named, codec_numbered
-from protocol.codecs.base import Array, Codec, Data, aligned, require_finite
+from protocol.codecs.base import Codec, Data
+from protocol.encoding import Encoding
 from protocol.errors import (
     FrameTooLarge,
-    LimitExceeded,
     MalformedMessage,
     TensorMismatch,
     TrailingBytes,
@@ -63,21 +61,37 @@ from protocol.errors import (
 )
 from protocol.fields import U32, read_json
 from protocol.limits import Limits
-from protocol.messages import Candidates, Ids, Message, States, Tokens, no_drafts
+from protocol.messages import Coordinates, Message, States, Tokens
+from protocol.v1.coordinates import coordinates_parts, read_coordinates, whole_encoding
+from protocol.v1.pieces import (
+    CANDIDATES,
+    COUNT,
+    LOG_Z,
+    beside_bytes,
+    cut,
+    exactly,
+    id_bytes,
+    ids_of,
+    limited,
+    long_enough,
+    read_beside,
+    read_count,
+)
 
 MAGIC = b"SPLG"
-MAJOR, MINOR = 1, 0
-TOKENS, STATES, FAULT = 1, 2, 3
+MAJOR, MINOR = 1, 1
+TOKENS, STATES, FAULT, COORDINATES = 1, 2, 3, 4
 DRAFTS = 1
 """Feature bit: the device asks for drafts, the cloud answers with some."""
-_FEATURES = {TOKENS: DRAFTS, STATES: DRAFTS, FAULT: 0}
+_FEATURES = {TOKENS: DRAFTS, STATES: DRAFTS, FAULT: 0, COORDINATES: DRAFTS}
+_SINCE = {TOKENS: 0, STATES: 0, FAULT: 0, COORDINATES: 1}
+"""The minor version that each kind came with, which its frames carry: they stay what they were."""
 
 _HEADER = struct.Struct("<4sBBBBII")
 _TOKENS = struct.Struct("<QIII")
 _STATES = struct.Struct("<IIIHHB3s")
-_COUNT = struct.Struct("<I")
-_FINAL, _LOG_Z, _CANDIDATES = 1, 2, 4
-_ALL_PARTS = _FINAL | _LOG_Z | _CANDIDATES
+_FINAL = 1
+_ALL_PARTS = _FINAL | LOG_Z | CANDIDATES
 _ZEROS = b"\0\0\0"
 
 
@@ -98,19 +112,27 @@ class Header:
     size: int
 
 
-def encode(message: Message, codec: str = "f32") -> bytes:
+def encode(message: Message, codec: str | Encoding = "f32") -> bytes:
     """
-    Write one frame; ``codec`` names what hidden states travel in.
+    Write one frame; ``codec`` names what hidden states travel in, or says it of coordinates.
 
     Raises:
         UnknownCodec: There is no such codec.
+        TensorMismatch: An encoding is not of these coordinates.
         NotFinite: A number is a NaN or an infinity.
         FrameTooLarge: The body is longer than its length field can say.
 
     """
     if isinstance(message, Tokens):
         return _frame(TOKENS, 0, _tokens_parts(message), drafts=message.drafts > 0)
+    if isinstance(message, Coordinates):
+        encoding = whole_encoding(message, codec) if isinstance(codec, str) else codec
+        _fits(encoding.size(len(message.final)))
+        parts = coordinates_parts(message, encoding)
+        return _frame(COORDINATES, 0, parts, drafts=len(message.drafted) > 0)
     if isinstance(message, States):
+        if isinstance(codec, Encoding):
+            raise TensorMismatch(part="taps", expected="coordinates", got="states")
         chosen = codec_named(codec)
         parts = _states_parts(message, chosen)
         return _frame(STATES, chosen.number, parts, drafts=len(message.drafted) > 0)
@@ -151,6 +173,8 @@ def decode(data: Data, limits: Limits) -> Message:
         raise MalformedMessage(reason=f"kind {header.kind} has no codec, but names one")
     if header.kind == TOKENS:
         return _read_tokens(body, header, limits)
+    if header.kind == COORDINATES:
+        return read_coordinates(body, header.drafts, limits)
     return fault_from_json(read_json(body, limits.json_bytes))
 
 
@@ -158,44 +182,27 @@ def _frame(kind: int, codec: int, parts: list[bytes], drafts: bool = False) -> b
     size = sum(map(len, parts))
     _fits(size)
     features = DRAFTS if drafts else 0
-    return b"".join([_HEADER.pack(MAGIC, MAJOR, MINOR, kind, codec, features, size), *parts])
+    header = _HEADER.pack(MAGIC, MAJOR, _SINCE[kind], kind, codec, features, size)
+    return b"".join([header, *parts])
 
 
 def _tokens_parts(message: Tokens) -> list[bytes]:
     fixed = _TOKENS.pack(message.step, message.position, message.wanted, len(message.ids))
-    drafts = [_COUNT.pack(message.drafts)] if message.drafts else []
-    return [fixed, _id_bytes(message.ids), *drafts]
+    drafts = [COUNT.pack(message.drafts)] if message.drafts else []
+    return [fixed, id_bytes(message.ids), *drafts]
 
 
 def _states_parts(message: States, codec: Codec) -> list[bytes]:
     taps, tokens, hidden = message.taps.shape
     # Before the codec takes memory, not after.
     _fits(codec.size((taps + (message.final is not None), tokens, hidden)))
-    flags, count, parts = 0, 0, [codec.encode(message.taps, "taps")]
+    parts = [codec.encode(message.taps, "taps")]
     if message.final is not None:
-        flags |= _FINAL
         parts.append(codec.encode(message.final, "final"))
-    if message.log_z is not None:
-        flags |= _LOG_Z
-        parts.append(_float_bytes(message.log_z, "log_z"))
-    if message.candidates is not None:
-        flags |= _CANDIDATES
-        count = message.candidates.ids.shape[1]
-        parts.append(_id_bytes(message.candidates.ids))
-        parts.append(_float_bytes(message.candidates.logits, "candidate logits"))
-    if len(message.drafted):
-        parts += [_COUNT.pack(len(message.drafted)), _id_bytes(message.drafted)]
+    flags, count, beside = beside_bytes(message.log_z, message.candidates, message.drafted)
+    flags |= _FINAL if message.final is not None else 0
     fixed = _STATES.pack(message.position, tokens, hidden, taps, count, flags, _ZEROS)
-    return [fixed, struct.pack(f"<{taps}I", *message.layers), *parts]
-
-
-def _id_bytes(ids: Ids) -> bytes:
-    return ids.astype("<u4", copy=False).tobytes()
-
-
-def _float_bytes(array: Array, part: str) -> bytes:
-    require_finite(array, part)
-    return array.astype("<f4", copy=False).tobytes()
+    return [fixed, struct.pack(f"<{taps}I", *message.layers), *parts, *beside]
 
 
 def _fits(size: int) -> None:
@@ -219,99 +226,37 @@ def _read_header(data: Data, limits: Limits) -> Header:
 
 
 def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
-    _long_enough(body, _TOKENS.size)
+    long_enough(body, _TOKENS.size)
     step, position, wanted, tokens = _TOKENS.unpack_from(body)
-    _limited("tokens", tokens, limits.tokens)
+    limited("tokens", tokens, limits.tokens)
     end = _TOKENS.size + 4 * tokens
-    _exactly(body, end + (_COUNT.size if header.drafts else 0))
-    drafts = _read_count(body, end, limits) if header.drafts else 0
-    return Tokens(step, position, wanted, _ids(body[_TOKENS.size : end]), drafts)
+    exactly(body, end + (COUNT.size if header.drafts else 0))
+    drafts = read_count(body, end, limits) if header.drafts else 0
+    return Tokens(step, position, wanted, ids_of(body[_TOKENS.size : end]), drafts)
 
 
 def _read_states(body: memoryview, header: Header, limits: Limits) -> States:
     codec = header.codec
-    _long_enough(body, _STATES.size)
+    long_enough(body, _STATES.size)
     position, tokens, hidden, taps, count, parts, zeros = _STATES.unpack_from(body)
-    _limited("tokens", tokens, limits.tokens)
-    _limited("hidden", hidden, limits.hidden)
-    _limited("taps", taps, limits.taps)
-    _limited("candidates", count, limits.candidates)
-    if parts & ~_ALL_PARTS or zeros != _ZEROS or bool(parts & _CANDIDATES) != bool(count):
+    limited("tokens", tokens, limits.tokens)
+    limited("hidden", hidden, limits.hidden)
+    limited("taps", taps, limits.taps)
+    limited("candidates", count, limits.candidates)
+    if parts & ~_ALL_PARTS or zeros != _ZEROS or bool(parts & CANDIDATES) != bool(count):
         raise MalformedMessage(reason=f"parts {parts:#x} with {count} candidates, {zeros.hex()}")
     sizes = (
         4 * taps,
         codec.size((taps, tokens, hidden)),
         codec.size((tokens, hidden)) if parts & _FINAL else 0,
-        4 * tokens if parts & _LOG_Z else 0,
-        4 * tokens * count,
-        4 * tokens * count,
     )
-    end = _STATES.size + sum(sizes)
-    drafted = no_drafts()
-    if header.drafts:
-        _long_enough(body, end + _COUNT.size)
-        number = _read_count(body, end, limits)
-        _exactly(body, end + _COUNT.size + 4 * number)
-        drafted = _ids(body[end + _COUNT.size :])
-    else:
-        _exactly(body, end)
-    layers, states, final, log_z, ids, logits = _cut(body[_STATES.size :], sizes)
+    start = _STATES.size + sum(sizes)
+    beside = read_beside(body, start, tokens, parts, count, header.drafts, limits)
+    layers, states, final = cut(body[_STATES.size :], sizes)
     return States(
         position,
         struct.unpack(f"<{taps}I", layers),
         codec.decode(states, (taps, tokens, hidden), "taps"),
         codec.decode(final, (tokens, hidden), "final") if parts & _FINAL else None,
-        _floats(log_z, "log_z") if parts & _LOG_Z else None,
-        _candidates(ids, logits, (tokens, count)) if count else None,
-        drafted,
+        *beside,
     )
-
-
-def _read_count(body: memoryview, offset: int, limits: Limits) -> int:
-    """Read how many drafts there are; where the bit is set, there is one at least."""
-    (count,) = _COUNT.unpack_from(body, offset)
-    _limited("drafts", count, limits.drafts)
-    if not count:
-        raise MalformedMessage(reason="the frame says that it has drafts, and has none")
-    return int(count)
-
-
-def _cut(body: memoryview, sizes: tuple[int, ...]) -> list[memoryview]:
-    """Cut ``body`` into consecutive pieces of the given sizes."""
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(body[start : start + size])
-        start += size
-    return pieces
-
-
-def _candidates(ids: memoryview, logits: memoryview, shape: tuple[int, int]) -> Candidates:
-    return Candidates(_ids(ids).reshape(shape), _floats(logits, "candidate logits").reshape(shape))
-
-
-def _ids(data: memoryview) -> Ids:
-    ids: Ids = np.frombuffer(data, "<u4").astype(np.uint32, copy=False)
-    return ids if ids.flags.aligned else ids.copy()
-
-
-def _floats(data: memoryview, part: str) -> Array:
-    array = aligned(np.frombuffer(data, "<f4").astype(np.float32, copy=False))
-    require_finite(array, part)
-    return array
-
-
-def _limited(part: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise LimitExceeded(part=part, size=size, limit=limit)
-
-
-def _long_enough(body: memoryview, size: int) -> None:
-    if len(body) < size:
-        raise TensorMismatch(
-            part="body", expected=f"{size} bytes or more", got=f"{len(body)} bytes"
-        )
-
-
-def _exactly(body: memoryview, size: int) -> None:
-    if len(body) != size:
-        raise TensorMismatch(part="body", expected=f"{size} bytes", got=f"{len(body)} bytes")

@@ -143,7 +143,7 @@ def test_the_figures_are_those_of_the_whole_model_in_torch(served, settings):
     with Link(settings) as link:
         kit = link.kit()
         (texts,) = tokens_of(link, [Example(text=STORY[:1500])])
-        cache = cache_of(link, kit)
+        cache = cache_of(link, kit, None)
         fetch(lambda: link.cloud, cache, texts)
     head, rows = Head(kit, 1), FeatureRows(cache, texts)
     found = evaluate(kit.manifest, head, SidePlugin(kit, kit.initial(), 1), rows)

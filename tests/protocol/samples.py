@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from protocol.codecs import CODEC_NAMES
+from protocol.encoding import Encoding, Measured, Section
 from protocol.errors import Fault, SessionNotFound
 from protocol.facts import BackboneFacts
-from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
+from protocol.kit import BasisSpec, KitFile, KitManifest, Schedule, WeightSpec
 from protocol.limits import Limits
 from protocol.messages import (
     Candidates,
+    Coordinates,
     Message,
     PrefixKept,
     SessionOpened,
@@ -43,12 +45,25 @@ STATES = States(
         np.array([[9.5, 8.25], [10.0, -1.5]], np.float32),
     ),
 )
+COORDINATES = Coordinates(
+    position=41,
+    final=numbers(2, 70),
+    taps=numbers(2, 40) + np.float32(1),
+    log_z=STATES.log_z,
+    candidates=STATES.candidates,
+    drafted=np.array([70000], np.uint32),
+)
+BARE_COORDINATES = Coordinates(0, np.zeros((1, 0), np.float32), np.zeros((1, 0), np.float32))
+ENCODING = Encoding(
+    final=(Section("int8", 32), Section("int6", 38)), taps=(Section("int4", 33), Section("f16", 7))
+)
 DRAFTING_TOKENS = replace(TOKENS, drafts=5)
 DRAFTED_STATES = replace(STATES, drafted=np.array([70000], np.uint32))
 BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32))
 FAULT = SessionNotFound(session="früh")
 
 WANTS = Wants(layers=(0, 3, 30), final=True, log_z=True, candidates=8, codec="f16")
+ENCODED_WANTS = replace(WANTS, basis="ladder-0123abcd", encoding=ENCODING)
 SESSION_REQUEST = SessionRequest(WANTS, prefix="0a1b")
 SESSION_OPENED = SessionOpened(session="aB3-_", position=0, limit=2048, idle_seconds=600.0)
 PREFIX_KEPT = PrefixKept(prefix="0a1b", position=1024, idle_seconds=3600.0)
@@ -68,7 +83,7 @@ FACTS = BackboneFacts(
     stop_tokens=(2, 511),
     dtype="f32",
     logit_softcap=30.0,
-    protocol=("1.0",),
+    protocol=("1.1",),
     codecs=CODEC_NAMES,
     limits=Limits(tokens=4096),
 )
@@ -96,9 +111,20 @@ KIT = KitManifest(
     head_block=32,
     softcap=None,
     files={"infer.onnx": KitFile("b" * 64, 1234), "head.codes": KitFile("c" * 64, 0)},
+    basis=BasisSpec(70, 40),
+    encodings=(Measured(ENCODING, 0.004, 152),),
 )
 
-DOCUMENTS = (FACTS, KIT, WANTS, SESSION_REQUEST, SESSION_OPENED, PREFIX_KEPT, FACTS.limits)
+DOCUMENTS = (
+    FACTS,
+    KIT,
+    WANTS,
+    ENCODED_WANTS,
+    SESSION_REQUEST,
+    SESSION_OPENED,
+    PREFIX_KEPT,
+    FACTS.limits,
+)
 """Everything that travels as JSON and is no fault."""
 
 
@@ -111,7 +137,7 @@ def same(first: object, second: object) -> bool:
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         same_form = first.shape == second.shape and first.dtype == second.dtype
         return same_form and first.tobytes() == second.tobytes()
-    if isinstance(first, Tokens | States | Candidates):
+    if isinstance(first, Tokens | States | Coordinates | Candidates):
         names = type(first).__slots__
         return all(same(getattr(first, name), getattr(second, name)) for name in names)
     return first == second
@@ -123,5 +149,7 @@ MESSAGES: tuple[Message, ...] = (
     STATES,
     DRAFTED_STATES,
     BARE_STATES,
+    COORDINATES,
+    BARE_COORDINATES,
     FAULT,
 )

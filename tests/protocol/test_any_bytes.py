@@ -14,15 +14,16 @@ from protocol.codecs import CODEC_NAMES, CODECS
 from protocol.errors import Fault, ProtocolError, fault_from_json
 from protocol.fields import read_json
 from protocol.limits import Limits
-from protocol.messages import Candidates, States, Tokens
+from protocol.messages import Candidates, Coordinates, States, Tokens
 from protocol.stream import FrameReader
-from tests.protocol.samples import DOCUMENTS, MESSAGES, same
+from tests.protocol.samples import COORDINATES, DOCUMENTS, ENCODING, MESSAGES, same
 
 # No deadline: how long an example takes is the machine's matter.
 SOME = settings(deadline=None, max_examples=100)
 MANY = settings(deadline=None, max_examples=300)
 
 GOOD = [versions.encode(message, codec) for message in MESSAGES for codec in CODEC_NAMES]
+GOOD.append(versions.encode(COORDINATES, ENCODING))
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -35,7 +36,7 @@ def read(data: bytes | bytearray) -> None:
     """Decode; what is accepted can be written and read again, and is the same."""
     with suppress(ProtocolError):
         message = versions.decode(data)
-        assert isinstance(message, Tokens | States | Fault)
+        assert isinstance(message, Tokens | States | Coordinates | Fault)
         assert same(versions.decode(versions.encode(message)), message)
 
 
@@ -46,7 +47,7 @@ def test_any_bytes(data):
 
 
 @SOME
-@given(kind=st.integers(0, 4), codec=st.integers(0, 4), body=st.binary(max_size=200))
+@given(kind=st.integers(0, 5), codec=st.integers(0, 6), body=st.binary(max_size=200))
 def test_any_body(kind, codec, body):
     read(struct.pack("<4sBBBBII", b"SPLG", 1, 0, kind, codec, 0, len(body)) + body)
 
@@ -65,6 +66,25 @@ def test_any_states_of_the_right_length(data):
     fixed = struct.pack("<IIIHHB3x", 0, tokens, hidden, taps, count, parts)
     body = fixed + struct.pack(f"<{taps}I", *sorted(layers)) + tensors
     read(struct.pack("<4sBBBBII", b"SPLG", 1, 0, 2, codec.number, 0, len(body)) + body)
+
+
+SECTIONS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6), st.sampled_from([0, 0, 1])))
+
+
+@MANY
+@given(st.data())
+def test_any_coordinates_of_the_right_length(data):
+    tokens, parts = data.draw(st.integers(0, 3)), data.draw(st.sampled_from([0, 2, 4, 6, 1]))
+    count = data.draw(st.integers(1, 3)) if parts & 4 else 0
+    final, taps = data.draw(SECTIONS), data.draw(SECTIONS)
+    codecs = [(width, CODECS.get(number, CODECS[0])) for width, number, _ in (*final, *taps)]
+    size = sum(codec.size((tokens, width)) for width, codec in codecs)
+    size += 4 * tokens * bool(parts & 2) + 8 * tokens * count
+    fill = data.draw(st.binary(min_size=1, max_size=8))
+    tensors = (fill * (size // len(fill) + 1))[:size]
+    body = struct.pack("<IIHBBB3x", 0, tokens, count, parts, len(final), len(taps))
+    body += b"".join(struct.pack("<HBB", *section) for section in (*final, *taps)) + tensors
+    read(struct.pack("<4sBBBBII", b"SPLG", 1, 1, 4, 0, 0, len(body)) + body)
 
 
 @MANY

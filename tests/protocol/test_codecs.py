@@ -10,10 +10,28 @@ from tests.protocol.samples import numbers
 EVERY_CODEC = pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: codec.name)
 SHAPES = [(1,), (64,), (65,), (3, 64), (3, 130), (5, 1, 576), (2, 3, 70), (0, 4, 64), (0, 4, 70)]
 
-RELATIVE_ERROR = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "int8": 0.0}
+RELATIVE_ERROR = {
+    "f32": 0.0,
+    "f16": 2.0**-11,
+    "bf16": 2.0**-8,
+    "int8": 0.0,
+    "int4": 0.0,
+    "int6": 0.0,
+}
 """Of each number."""
-BLOCK_ERROR = {"f32": 0.0, "f16": 2.0**-25, "bf16": 0.0, "int8": 0.5001 / 127}
+BLOCK_ERROR = {
+    "f32": 0.0,
+    "f16": 2.0**-25,
+    "bf16": 0.0,
+    "int8": 0.5001 / 127,
+    "int4": 0.504 / 7,
+    "int6": 0.504 / 31,
+}
 """Of the largest magnitude in its block; for f16 of 1, below which numbers lose bits."""
+
+
+BLOCKS = {"int8": 64, "int4": 32, "int6": 32}
+"""Numbers that share a scale."""
 
 
 def bits(*patterns: int) -> np.ndarray:
@@ -30,8 +48,10 @@ def test_the_table_has_the_codecs_of_version_1():
         (1, "f16"),
         (2, "bf16"),
         (3, "int8"),
+        (4, "int4"),
+        (5, "int6"),
     ]
-    assert CODEC_NAMES == ("f32", "f16", "bf16", "int8")
+    assert CODEC_NAMES == ("f32", "f16", "bf16", "int8", "int4", "int6")
 
 
 @EVERY_CODEC
@@ -57,9 +77,9 @@ def test_comes_back_as_close_as_promised(codec, shape):
     array[..., ::17] *= 300  # the huge channels that hidden states have
     back = codec.decode(codec.encode(array), shape)
     peak = np.ones_like(array)
-    if codec.name == "int8":
-        for start in range(0, shape[-1], 64):
-            block = np.s_[..., start : start + 64]
+    if size := BLOCKS.get(codec.name):
+        for start in range(0, shape[-1], size):
+            block = np.s_[..., start : start + size]
             peak[block] = np.abs(array[block]).max(-1, keepdims=True)
     allowed = np.abs(array) * RELATIVE_ERROR[codec.name] + peak * BLOCK_ERROR[codec.name]
     assert (back.dtype, back.shape) == (np.float32, shape)
@@ -136,6 +156,13 @@ def test_what_is_not_finite_is_not_written(codec, value):
         ("int8", struct.pack("<fb", np.inf, 0)),
         ("int8", struct.pack("<fb", 3e38, 127)),
         ("int8", struct.pack("<fb", -3e38, -128)),
+        ("int4", struct.pack("<HB", 0x7FC0, 0x90)),
+        ("int4", struct.pack("<HB", 0x7FC0, 0x80)),
+        ("int4", struct.pack("<HB", 0x7F80, 0x90)),
+        ("int4", struct.pack("<HB", 0xFF80, 0x80)),
+        ("int4", struct.pack("<HB", 0x7F00, 0xF0)),
+        ("int6", struct.pack("<HB", 0x7FC0, 0x84)),
+        ("int6", struct.pack("<HB", 0x7F00, 0xFC)),
     ],
 )
 def test_what_is_not_finite_is_not_read(name, data):

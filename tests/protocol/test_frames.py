@@ -5,6 +5,7 @@ import pytest
 
 from protocol import versions
 from protocol.codecs import CODEC_NAMES, codec_named
+from protocol.encoding import Encoding, Section
 from protocol.errors import (
     BadMagic,
     FrameTooLarge,
@@ -22,11 +23,14 @@ from protocol.errors import (
     UnsupportedVersion,
 )
 from protocol.limits import Limits
-from protocol.messages import Candidates, States, Tokens
+from protocol.messages import Candidates, Coordinates, States, Tokens
 from tests.protocol.samples import (
+    BARE_COORDINATES,
     BARE_STATES,
+    COORDINATES,
     DRAFTED_STATES,
     DRAFTING_TOKENS,
+    ENCODING,
     FAULT,
     MESSAGES,
     STATES,
@@ -41,6 +45,8 @@ GOLDEN_FRAMES = {
     "states-drafts": (DRAFTED_STATES, "int8"),
     "fault": (FAULT, "f32"),
     "bare-states": (BARE_STATES, "f32"),
+    "coordinates": (COORDINATES, ENCODING),
+    "bare-coordinates": (BARE_COORDINATES, "f32"),
     **{f"states-{name}": (STATES, name) for name in CODEC_NAMES},
 }
 
@@ -97,6 +103,24 @@ DRAFTED_FRAME = (
     b"\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x80\x40"  # 1, 2, 4
     b"\x02\x00\x00\x00\x05\x00\x00\x00\x01\x01\x00\x00"  # D, ids
 )
+SMALL_COORDINATES = Coordinates(
+    position=9,
+    final=np.array([[7, -1]], np.float32),
+    taps=np.array([[31, -31]], np.float32),
+    log_z=np.array([2], np.float32),
+)
+SMALL_ENCODING = Encoding((Section("int4", 2),), (Section("int6", 2),))
+COORDINATES_FRAME = (
+    b"SPLG\x01\x01\x04\x00"
+    b"\x00\x00\x00\x00"
+    b"\x23\x00\x00\x00"  # header, 35 bytes of body
+    b"\x09\x00\x00\x00\x01\x00\x00\x00\x00\x00"  # position, T, C
+    b"\x02\x01\x01\x00\x00\x00"  # log Z, a section each
+    b"\x02\x00\x04\x00\x02\x00\x05\x00"  # two in int4, two in int6
+    b"\x80\x3f\xf7"  # scale 1, 7 + 8 and 8 - 1
+    b"\x80\x3f\xfc\x10"  # scale 1, 31 + 32 and 32 - 31 in six bits each
+    b"\x00\x00\x00\x40"  # 2
+)
 FAULT_TEXT = (
     '{"error":{"code":"session_not_found","number":200,"message":"there is no session früh",'
     '"hint":"Open a new session and send its tokens again.","details":{"session":"früh"}}}'
@@ -122,8 +146,9 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (FAULT, "f32", FAULT_FRAME),
         (DRAFTING_TOKENS, "f32", DRAFTING_FRAME),
         (SMALL_DRAFTED, "f32", DRAFTED_FRAME),
+        (SMALL_COORDINATES, SMALL_ENCODING, COORDINATES_FRAME),
     ],
-    ids=["tokens", "states", "fault", "tokens with drafts", "states with drafts"],
+    ids=["tokens", "states", "fault", "tokens with drafts", "states with drafts", "coordinates"],
 )
 def test_a_message_and_its_literal_bytes(message, codec, data):
     assert versions.encode(message, codec) == data
@@ -198,7 +223,7 @@ BAD_FRAMES = {
     "a newer version": (changed(TOKENS_FRAME, 4, b"\2"), UnsupportedVersion),
     "a feature": (changed(TOKENS_FRAME, 11, b"\x80"), UnsupportedFeature),
     "kind 0": (changed(TOKENS_FRAME, 6, b"\0"), UnknownKind),
-    "kind 4": (changed(TOKENS_FRAME, 6, b"\4"), UnknownKind),
+    "kind 5": (changed(TOKENS_FRAME, 6, b"\5"), UnknownKind),
     "codec 200": (changed(STATES_FRAME, 7, b"\xc8"), UnknownCodec),
     "tokens in a codec": (changed(TOKENS_FRAME, 7, b"\1"), MalformedMessage),
     "a fault in a codec": (changed(FAULT_FRAME, 7, b"\1"), MalformedMessage),
@@ -257,6 +282,25 @@ BAD_FRAMES = {
         changed(changed(DRAFTED_FRAME, 48, b"\3") + bytes(4), 12, b"\x30"),
         MalformedMessage,
     ),
+    "coordinates without counts": (frame(4, bytes(15)), TensorMismatch),
+    "coordinates with no rows": (frame(4, bytes(16)), MalformedMessage),
+    "coordinates in a codec": (changed(COORDINATES_FRAME, 7, b"\1"), MalformedMessage),
+    "coordinates with another T": (changed(COORDINATES_FRAME, 20, b"\2"), TensorMismatch),
+    "too many rows of coordinates": (changed(COORDINATES_FRAME, 20, b"\1\x20"), LimitExceeded),
+    "too many candidates beside them": (changed(COORDINATES_FRAME, 24, b"\1\4"), LimitExceeded),
+    "coordinates with the part final": (changed(COORDINATES_FRAME, 26, b"\3"), MalformedMessage),
+    "coordinates with a part less": (changed(COORDINATES_FRAME, 26, b"\0"), TensorMismatch),
+    "a section more": (changed(COORDINATES_FRAME, 27, b"\2"), MalformedMessage),
+    "too many sections": (changed(COORDINATES_FRAME, 28, b"\x41"), LimitExceeded),
+    "sections that are not there": (changed(COORDINATES_FRAME, 28, b"\x20"), TensorMismatch),
+    "zeros of coordinates": (changed(COORDINATES_FRAME, 31, b"\1"), MalformedMessage),
+    "a section of no width": (changed(COORDINATES_FRAME, 32, b"\0"), MalformedMessage),
+    "a wider section": (changed(COORDINATES_FRAME, 32, b"\3"), TensorMismatch),
+    "a section in another codec": (changed(COORDINATES_FRAME, 34, b"\0"), TensorMismatch),
+    "a section in codec 200": (changed(COORDINATES_FRAME, 34, b"\xc8"), UnknownCodec),
+    "a section's zero": (changed(COORDINATES_FRAME, 35, b"\1"), MalformedMessage),
+    "a scale that is infinite": (changed(COORDINATES_FRAME, 41, b"\x7f"), NotFinite),
+    "a feature of coordinates": (changed(COORDINATES_FRAME, 8, b"\2"), UnsupportedFeature),
     "a fault that is not JSON": (frame(3, b"{"), MalformedMessage),
     "a fault that is not UTF-8": (frame(3, b'"\xff"'), MalformedMessage),
     "a fault of nothing": (frame(3, b""), MalformedMessage),
@@ -274,7 +318,8 @@ def test_a_bad_frame_has_its_fault(name):
 
 
 @pytest.mark.parametrize(
-    "data", [TOKENS_FRAME, STATES_FRAME, FAULT_FRAME, DRAFTING_FRAME, DRAFTED_FRAME]
+    "data",
+    [TOKENS_FRAME, STATES_FRAME, FAULT_FRAME, DRAFTING_FRAME, DRAFTED_FRAME, COORDINATES_FRAME],
 )
 def test_every_cut_is_refused(data):
     for cut in range(len(data)):
@@ -302,6 +347,9 @@ def test_a_newer_fault_is_a_message_not_an_error():
         (Limits(taps=2), STATES),
         (Limits(hidden=69), STATES),
         (Limits(candidates=1), STATES),
+        (Limits(tokens=1), COORDINATES),
+        (Limits(hidden=69), COORDINATES),
+        (Limits(candidates=1), COORDINATES),
         (Limits(drafts=4), DRAFTING_TOKENS),
         (Limits(drafts=1), SMALL_DRAFTED),
         (Limits(json_bytes=100), FAULT),
@@ -315,6 +363,36 @@ def test_each_limit_is_kept(limits, message):
 
 def test_a_frame_of_exactly_the_limit_is_read():
     assert same(versions.decode(TOKENS_FRAME, Limits(frame_bytes=48, tokens=3)), TOKENS)
+
+
+def test_coordinates_come_back_as_their_sections_give_them():
+    back = versions.decode(versions.encode(COORDINATES, ENCODING))
+    start = 0
+    for section in ENCODING.final:
+        part = np.ascontiguousarray(COORDINATES.final[:, start : start + section.width])
+        codec = codec_named(section.codec)
+        expected = codec.decode(codec.encode(part), part.shape)
+        assert np.array_equal(back.final[:, start : start + section.width], expected)
+        start += section.width
+    assert start == 70
+    assert np.abs(back.taps - COORDINATES.taps).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        Encoding(ENCODING.final[:1], ENCODING.taps),
+        Encoding(ENCODING.final, (*ENCODING.taps, Section("f32", 1))),
+    ],
+)
+def test_an_encoding_of_another_width_writes_nothing(encoding):
+    with pytest.raises(TensorMismatch):
+        versions.encode(COORDINATES, encoding)
+
+
+def test_whole_states_are_not_written_as_coordinates():
+    with pytest.raises(TensorMismatch, match="coordinates"):
+        versions.encode(STATES, ENCODING)
 
 
 def test_an_unknown_codec_is_not_written():

@@ -18,6 +18,7 @@ def test_a_manifest_survives_its_file():
 def test_any_mapping_can_be_written():
     fields = KIT.to_json()
     fields |= {"weights": KIT.weights, "schedule": KIT.schedule}
+    fields |= {"basis": KIT.basis, "encodings": KIT.encodings}
     fields |= {"files": MappingProxyType(KIT.files), "recipe_json": MappingProxyType({"a": 1})}
     assert json.loads(json.dumps(KitManifest(**fields).to_json()))["recipe_json"] == {"a": 1}
 

@@ -41,7 +41,7 @@ WIDE = Limits(frame_bytes=2**32, tokens=2**32 - 1, taps=65535, hidden=2**32 - 1,
 
 
 @pytest.mark.parametrize("limits", [Limits(), WIDE], ids=["default", "wide"])
-@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
 def test_a_claim_of_two_gib_takes_nothing(kind, limits):
     data = header(kind, 0, 2**31) + bytes(100)
     refuse(data, limits)
@@ -52,6 +52,14 @@ def test_a_claim_of_two_gib_takes_nothing(kind, limits):
 def test_counts_that_multiply_to_terabytes_take_nothing(codec):
     body = struct.pack("<IIIHHB3s", 0, 2**32 - 1, 2**32 - 1, 65535, 65535, 7, bytes(3))
     data = header(2, codec, len(body)) + body
+    refuse(data, WIDE)
+    assert peak_of(lambda: refuse(data, WIDE)) < SMALL
+
+
+def test_sections_that_multiply_to_terabytes_take_nothing():
+    sections = struct.pack("<HBB", 65535, 0, 0) + struct.pack("<HBB", 65535, 4, 0)
+    body = struct.pack("<IIHBBB3s", 0, 2**32 - 1, 65535, 6, 1, 1, bytes(3)) + sections
+    data = header(4, 0, len(body)) + body
     refuse(data, WIDE)
     assert peak_of(lambda: refuse(data, WIDE)) < SMALL
 

@@ -13,6 +13,9 @@ from protocol.messages import (
 )
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
+LATER = {"basis", "encoding", "encodings"}
+"""Fields that peers of version 1.0 do not write."""
+
 IDS = np.array([5, 6], np.uint32)
 TAPS = np.zeros((1, 2, 4), np.float32)
 FINAL, LOG_Z = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
@@ -27,7 +30,7 @@ def test_a_document_comes_back_from_its_json(message):
 @pytest.mark.parametrize("message", DOCUMENTS, ids=lambda message: type(message).__name__)
 def test_every_field_of_a_document_is_needed(message):
     good = message.to_json()
-    for name in good:
+    for name in good.keys() - LATER:
         without = {key: value for key, value in good.items() if key != name}
         with pytest.raises(MalformedMessage, match=f"'{name}'"):
             type(message).from_json(without)

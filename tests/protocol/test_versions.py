@@ -3,11 +3,12 @@ import pytest
 from protocol import versions
 from protocol.errors import BadMagic, ProtocolError, TruncatedFrame, UnsupportedVersion
 from protocol.limits import Limits
+from protocol.messages import Coordinates
 from tests.protocol.samples import MESSAGES, SESSION_REQUEST
 
 
 def test_this_side_speaks_version_1():
-    assert versions.SPOKEN == ("1.0",)
+    assert versions.SPOKEN == ("1.1",)
     assert versions.LATEST == 1
     assert SESSION_REQUEST.protocol in versions.SPOKEN
 
@@ -22,7 +23,9 @@ def test_a_header_tells_the_size_of_its_frame(message):
 def test_each_version_reads_what_it_writes(wire):
     for message in MESSAGES:
         data = wire.encode(message, "f32")
-        assert data[:6] == versions.MAGIC + bytes([wire.major, wire.minor])
+        # What was released before a kind came stays what it was.
+        minor = 1 if isinstance(message, Coordinates) else 0
+        assert data[:6] == versions.MAGIC + bytes([wire.major, minor])
         assert wire.encode(wire.decode(data, Limits()), "f32") == data
 
 
@@ -48,5 +51,21 @@ def test_any_minor_version_of_a_spoken_one_will_do(protocol):
 
 @pytest.mark.parametrize("protocol", ["0.9", "2.0", "11.0", "", "one"])
 def test_another_major_version_is_refused(protocol):
-    with pytest.raises(UnsupportedVersion, match=r"spoken: 1\.0"):
+    with pytest.raises(UnsupportedVersion, match=r"spoken: 1\.1"):
         versions.check_spoken(protocol)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "holds"),
+    [
+        (["1.1"], True),
+        (["1.12"], True),
+        (["2.0", "1.1"], True),
+        (["1.0"], False),
+        (["2.1", "0.9"], False),
+        ([], False),
+        (["1", "1.", "1.x", "one"], False),
+    ],
+)
+def test_a_minor_version_is_spoken_with_every_later_one(spoken, holds):
+    assert versions.speaks(spoken, 1) is holds
