@@ -3,7 +3,9 @@ Encodings of a kit's coordinates, from coarse to fine, and what each costs on pu
 
 A coordinate with mean square d, in codes that lose a share n of it, costs ½ n d nats (see
 ``basis``) and so many bytes. At a price p for a byte every block of coordinates takes the codec
-that makes cost + p · bytes smallest; a series of prices gives the series of encodings. What they
+that makes cost + p · bytes smallest; a series of prices gives the series of encodings. None is left out: the
+last ones are small on this text and large on another (a sixth of the final state's, left out, cost
+0.03 nats on what the backbone says and 0.12 on an address of 1873). What encodings
 really cost is then measured: by the divergence of the next token from what exact coordinates give,
 of the frozen backbone and of a plugin that has moved as far as training moves one; the larger counts.
 """
@@ -29,7 +31,7 @@ from protocol.messages import Coordinates, States
 LOST = {"int8": 4e-5, "int6": 6e-4, "int4": 1e-2}
 """Share of a block's mean square that its rounding loses, about."""
 
-PRICES = tuple(10 ** (-k / 3) for k in range(9, 19))
+PRICES = tuple(10 ** (-k / 3) for k in range(9, 18))
 """Nats that a byte is worth, from coarse to fine."""
 
 MOVED = 0.3
@@ -40,6 +42,7 @@ STIR = 0.02
 
 _BLOCK = 32
 _TRIALS = 5
+_TRIAL_TOKENS = 64
 
 
 def sections_of(sizes: Sequence[float], price: float) -> Sections:
@@ -54,13 +57,11 @@ def sections_of(sizes: Sequence[float], price: float) -> Sections:
     chosen = list[tuple[str, int]]()
     for start in range(0, len(sizes), _BLOCK):
         block = sizes[start : start + _BLOCK]
-        costs: dict[str | None, float] = {None: sum(block) / 2}
-        for codec, lost in LOST.items():
-            costs[codec] = lost * sum(block) / 2 + price * codec_named(codec).size((len(block),))
-        best = min(costs, key=lambda codec: costs[codec])
-        if best is None:
-            break
-        chosen.append((best, len(block)))
+        costs = {
+            codec: lost * sum(block) / 2 + price * codec_named(codec).size((len(block),))
+            for codec, lost in LOST.items()
+        }
+        chosen.append((min(costs, key=lambda codec: costs[codec]), len(block)))
     return tuple(
         Section(codec, sum(width for _, width in some))
         for codec, some in groupby(chosen, lambda one: one[0])
@@ -131,9 +132,7 @@ def _series(basis: Basis, states: States) -> Iterator[Encoding]:
     found = dict[Encoding, None]()
     for price in PRICES:
         encoding = Encoding(sections_of(final.tolist(), price), sections_of(taps.tolist(), price))
-        # Where everything is cheap to leave out, nothing would be left to send.
-        if encoding.final and bool(encoding.taps) == bool(len(taps)):
-            found[encoding] = None
+        found[encoding] = None
     yield from found
 
 
@@ -150,9 +149,9 @@ class _Bench:
         }
         self._base = self._next(_final(exact))
         self._share = 1.0
+        few = rows_of(exact, slice(_TRIAL_TOKENS))
         for _ in range(_TRIALS):  # the divergence grows with the square of the correction, about
-            self._plugin = self._next(self._moved(exact))
-            found = _divergence(self._base, self._plugin)
+            found = _divergence(self._base[:_TRIAL_TOKENS], self._next(self._moved(few)))
             self._share *= (MOVED / max(found, 1e-9)) ** 0.5
         self._plugin = self._next(self._moved(exact))
 

@@ -1,11 +1,13 @@
 """A backbone too small to be slow, and recipes for it."""
 
+import numpy as np
 import torch
 
 from adapters.head import HeadWeights
 from adapters.recipe import Recipe
 from protocol.facts import BackboneFacts
 from protocol.limits import Limits
+from protocol.messages import States
 
 HIDDEN = 64
 VOCABULARY = 300
@@ -41,6 +43,20 @@ def tiny_head(*, bias: bool = False, softcap: float | None = None) -> HeadWeight
     return HeadWeights(
         rows, torch.randn(VOCABULARY, generator=generator) if bias else None, softcap
     )
+
+
+def public(rows: int = 600, taps: int = 2, seed: int = 0) -> States:
+    """States as models have them: a few strong directions, one huge channel, neighbours alike."""
+    rng = np.random.default_rng(seed)
+    sizes = 3 * 0.9 ** np.arange(HIDDEN)
+    inner = rng.standard_normal((rows, HIDDEN)) * sizes
+    frames = [np.linalg.qr(rng.standard_normal((HIDDEN, HIDDEN)))[0] for _ in range(taps + 1)]
+    states = np.stack([inner @ frame for frame in frames]) + 0.5
+    states[:, :, 3] *= 50
+    states += 0.05 * rng.standard_normal(states.shape)
+    states[-1, :, 3] /= 50
+    found = states.astype(np.float32)
+    return States(0, tuple(range(taps)), found[:taps], found[-1])
 
 
 LADDER = Recipe(name="tiny-ladder", taps=(0.0, 0.5), width=16, shortlist=120, negatives=40)

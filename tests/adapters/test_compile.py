@@ -20,8 +20,9 @@ from adapters.plan import kit_id, make_plan
 from adapters.ports import Graph, Port
 from adapters.recipe import RECIPES
 from adapters.targets.ladder import Ladder
-from protocol.kit import KitManifest
-from tests.adapters.samples import HIDDEN, LADDER, SPA, tiny_facts, tiny_head
+from protocol.basis import Basis
+from protocol.kit import BasisSpec, KitManifest
+from tests.adapters.samples import HIDDEN, LADDER, SPA, public, tiny_facts, tiny_head
 
 
 def no_one(stage):
@@ -218,3 +219,25 @@ def test_every_named_recipe_compiles(name, tmp_path):
     assert manifest.recipe == name
     assert stages[-1] == "quantising the head"
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_kit_with_public_states_has_a_basis_and_says_what_encodings_cost(tmp_path):
+    facts, head = tiny_facts(), tiny_head()
+
+    def sample(layers):
+        assert layers == LADDER.layers(facts.layers)
+        return public(taps=len(layers))
+
+    recipe = replace(LADDER, coordinates=12)
+    manifest = compile_kit(recipe, facts, head, tmp_path / "kit", lambda _: None, sample)
+    assert manifest.basis == BasisSpec(facts.hidden, 12)
+    data = (tmp_path / "kit" / "basis.bin").read_bytes()
+    Basis.from_bytes(data, manifest.taps, facts.hidden, (facts.hidden, 12))
+    assert manifest.files["basis.bin"].size == len(data)
+    assert len(manifest.encodings) > 1
+    again = compile_kit(recipe, facts, head, tmp_path / "other", lambda _: None, sample)
+    assert (tmp_path / "other" / "basis.bin").read_bytes() == data
+    assert again.encodings == manifest.encodings
+    whole = replace(LADDER, name="whole", coordinates=0)
+    bare = compile_kit(whole, facts, head, tmp_path / "bare", lambda _: None, sample)
+    assert (bare.basis, bare.encodings) == (None, ())

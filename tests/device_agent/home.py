@@ -46,14 +46,16 @@ def letter_tokenizer_json() -> bytes:
 class ToyCloud(ScriptedCloud):
     """A counting backbone with facts, a tokenizer and one kit, ``small``."""
 
-    def __init__(self, folder: Path, limit: int = 64) -> None:
+    def __init__(
+        self, folder: Path, limit: int = 64, kind: type[ToyBackbone] = ToyBackbone
+    ) -> None:
         tokenizer = letter_tokenizer_json()
         sha256 = hashlib.sha256(tokenizer).hexdigest()
         self.facts = small_facts(tokenizer_sha256=sha256, chat_template=TEMPLATE, stop_tokens=(25,))
         self.manifest: KitManifest = replace(
             write_kit(folder, counting_head()), tokenizer_sha256=sha256
         )
-        self.backbone = ToyBackbone(limit, self._answers(folder, tokenizer))
+        self.backbone = kind(limit, self._answers(folder, tokenizer))
         super().__init__(self.backbone)
 
     def _answers(self, folder: Path, tokenizer: bytes) -> dict[str, Answer]:
