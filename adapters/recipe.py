@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, cast
 
 from adapters.errors import RecipeRefused
@@ -60,8 +61,8 @@ class Recipe:
     width: int = 128
     """Width R of the side network."""
 
-    coordinates: int = 128
-    """Numbers in which the taps of a token travel together, by a public basis; 0: all travel whole."""
+    coordinates: int = 0
+    """Numbers in which the taps of a token travel together, by a public basis; 0: states travel whole."""
 
     mlp: str = "expand"
     """``spa`` only: the inner MLP is as wide as the backbone (as released), or half as wide as the side."""
@@ -204,16 +205,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_ladder = partial(Recipe, coordinates=128)
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="ladder"),
-        Recipe(name="ladder-full", loss="full"),
-        Recipe(name="ladder-recompute", rule="recompute"),
-        Recipe(name="ladder-pepita", rule="pepita"),
-        Recipe(name="ladder-mempepita", rule="mempepita"),
+        _ladder(name="ladder"),
+        _ladder(name="ladder-full", loss="full"),
+        _ladder(name="ladder-recompute", rule="recompute"),
+        _ladder(name="ladder-pepita", rule="pepita"),
+        _ladder(name="ladder-mempepita", rule="mempepita"),
         # Every token is read 2 x queries times: fewer of them a step, as MobiZO keeps the product.
-        Recipe(name="ladder-zeroth-order", rule="zeroth_order", batch_tokens=128, dropout=0.0),
+        _ladder(name="ladder-zeroth-order", rule="zeroth_order", batch_tokens=128, dropout=0.0),
         # Width, rate and dropout of the released module; one epoch there, more where texts are short.
         Recipe(name="spa", target="spa", taps=(), width=32, rate=2e-4),
         Recipe(name="spa-narrow", target="spa", taps=(), width=32, rate=2e-4, mlp="narrow"),

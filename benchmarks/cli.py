@@ -21,6 +21,7 @@ from benchmarks import (
     step,
     survive,
     training,
+    wire,
 )
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import usable_cores
@@ -64,6 +65,7 @@ BENCHMARKS = tuple(
         serve,
         survive,
         soak,
+        wire,
     )
 )
 """What can be measured. To add one: a module and a name in this row."""

@@ -79,6 +79,33 @@ def draw_panels(
     return str(path)
 
 
+def draw_trade(path: Path, lines: Mapping[str, Mapping[float, float]]) -> str:
+    """
+    Draws the divergence that each encoding costs against its bytes, both logarithmic.
+
+    Args:
+        path: Of the picture.
+        lines: Name -> nats by bytes of a decoded token.
+
+    Returns:
+        The picture's path.
+
+    """
+    figure = _canvas(7.5, 4.5)
+    axes = figure.add_subplot()
+    for name, points in lines.items():
+        places = sorted(points)
+        dashed = "--" if "plugin" in name else "-"
+        axes.plot(places, [points[place] for place in places], f"o{dashed}", label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("bytes down for a decoded token")
+    axes.set_ylabel("mean divergence of the next token, nats")
+    axes.legend()
+    figure.savefig(path, dpi=130)
+    return str(path)
+
+
 def _canvas(width: float, height: float) -> Any:
     """An empty figure of a size in inches."""
     # Imported late: it takes a second, and most benchmarks draw nothing.

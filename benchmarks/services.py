@@ -63,6 +63,8 @@ class Device:
     threads: int
     prefix: int | None = None
     """Most tokens of the personal prefix; None for the device's own default."""
+    wire_kl: float | None = None
+    """Most nats that the encoding of states may cost; None for the device's own default."""
     command: tuple[str, ...] = DEVICE
     """How the device's commands are started; another interpreter has another one."""
 
@@ -81,6 +83,8 @@ class Device:
         }
         if self.prefix is not None:
             settings["SIDEPLUG_PREFIX"] = str(self.prefix)
+        if self.wire_kl is not None:
+            settings["SIDEPLUG_WIRE_KL"] = str(self.wire_kl)
         return measured([*self.command, *words, "--json"], settings)
 
 

@@ -104,6 +104,18 @@ def test_the_arms_of_training_score_the_same_tokens(small_world, tmp_path):
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_encoding_is_tried_on_a_tiny_backbone(small_world, tmp_path):
+    report, _ = run("wire", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert {"bytes_per_token", "kl", "nll_lost", "bytes_per_training_token"} <= report.keys()
+    rows = report["results"]["encodings"]
+    whole = {row["name"]: row for row in rows if row["name"].startswith("whole")}
+    assert whole["whole f32"]["kl_base"] < whole["whole int8"]["kl_base"]
+    chosen = [row for row in rows if row["chosen"]]
+    assert len(chosen) == 1
+    assert chosen[0]["bytes"] < whole["whole int8"]["bytes"]
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_path):
     where = ("--results", str(tmp_path / "kept"))
     file = tmp_path / "it.json"
