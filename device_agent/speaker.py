@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
