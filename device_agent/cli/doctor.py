@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.cli import FAILED, OK, print_json
 from device_agent.errors import DeviceError
-from device_agent.settings import Settings
+from device_agent.settings import CHOICES, Settings
 from protocol.errors import Fault
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def check_cloud(report: Report) -> Iterator[Finding]:
     facts = report.facts
     found = f"{facts.name} ({facts.dtype}) speaks protocol {', '.join(facts.protocol)}"
     yield Finding("cloud", True, f"{settings.cloud}: {found}")
-    hint = f"Set codec to one of {', '.join(facts.codecs)}."
+    allowed = [codec for codec in CHOICES["codec"] if codec in facts.codecs]
+    hint = f"Set codec to one of {', '.join(allowed)}."
     yield Finding("codec", settings.codec in facts.codecs, settings.codec, hint)
 
 
