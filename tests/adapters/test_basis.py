@@ -109,6 +109,11 @@ def test_a_byte_that_costs_more_buys_fewer_bits():
     assert width_of(sections_of(sizes, 1e-12)) == 300
 
 
+def test_the_same_states_make_the_same_basis(states):
+    first, again = (make_basis(states, tiny_head(), 16) for _ in range(2))
+    assert first.to_bytes() == again.to_bytes()
+
+
 @pytest.mark.parametrize("recipe", [LADDER, SPA], ids=["ladder", "spa"])
 def test_each_encoding_costs_what_was_measured(recipe, states):
     facts, head = tiny_facts(), tiny_head()

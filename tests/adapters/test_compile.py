@@ -235,9 +235,8 @@ def test_a_kit_with_public_states_has_a_basis_and_says_what_encodings_cost(tmp_p
     Basis.from_bytes(data, manifest.taps, facts.hidden, (facts.hidden, 12))
     assert manifest.files["basis.bin"].size == len(data)
     assert len(manifest.encodings) > 1
-    again = compile_kit(recipe, facts, head, tmp_path / "other", lambda _: None, sample)
-    assert (tmp_path / "other" / "basis.bin").read_bytes() == data
-    assert again.encodings == manifest.encodings
-    whole = replace(LADDER, name="whole", coordinates=0)
-    bare = compile_kit(whole, facts, head, tmp_path / "bare", lambda _: None, sample)
-    assert (bare.basis, bare.encodings) == (None, ())
+
+
+def test_a_recipe_that_wants_no_coordinates_has_no_basis(ladder_kit):
+    assert (ladder_kit.manifest.basis, ladder_kit.manifest.encodings) == (None, ())
+    assert not (ladder_kit.folder / "basis.bin").exists()
