@@ -93,7 +93,8 @@ class Measured:
 
     Attributes:
         encoding: The encoding.
-        kl: Mean divergence of the next token from what exact coordinates give, nats.
+        kl: Divergence of the next token from what exact coordinates give, nats: the mean on public
+            text, at the upper end of what was measured.
         bytes: Of the answer to a step of one token, its frame included.
     """
 
