@@ -10,7 +10,9 @@ the same for all amounts, comes last in time, and is scored once by what validat
 What the arms do not share. The device holds out a tenth of its training text to validate on, while the
 torch arms train on all of it, newest part included, and validate on further documents. Their learning rate
 is chosen for each person and amount; the device has its defaults. `everything` is what would speak:
-where the device refuses to promote what it has trained, that is the frozen backbone.
+where the device refuses to promote what it has trained, that is the frozen backbone. Each of the device's
+parts is averaged with the frozen backbone, by how well either has foreseen a window so far, as the device
+speaks; LoRA has no such doubt, so `harm` is the device's alone.
 
 A full run takes hours. With --results FOLDER every training is kept as soon as it is done, and the
 same command goes on where it was; --person and --sizes run a part of it into the same folder.
