@@ -1,14 +1,14 @@
 """
 Whose text is this? What is personal is believed in a text as far as it has foreseen it so far.
 
-The personal model and the bare backbone read the same text. Bayesian model averaging with even odds
-before the first token gives what comes next
+The personal model and the bare backbone read the same text. Bayesian model averaging gives what comes next
 
-    w_t p_personal + (1 - w_t) p_base        w_t / (1 - w_t) = product over s < t of p_personal(s) / p_base(s)
+    w_t p_personal + (1 - w_t) p_base        w_t / (1 - w_t) = 3 x product over s < t of p_personal(s) / p_base(s)
 
-so a whole text costs log 2 nats more than under the better of the two, and never more than that:
-what is personal cannot do harm where it does not belong. To continue a text from this average is to
-choose one of the two by ``w`` and let it go on alone, which is how a speaker does it.
+where 3 are the odds before the first token. So a whole text costs at most log 4 nats more than under the
+bare backbone, and at most log 4/3 more than under what is personal: that cannot do harm where it does not
+belong. To continue a text from this average is to choose one of the two by ``w`` and let it go on alone;
+a speaker takes the likelier one.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,9 @@ from device_agent.head import Head
 from device_agent.memory.mixture import GatedMemory
 from device_agent.side_plugin import SidePlugin
 from protocol.messages import States
+
+BELIEVED = 0.75
+"""Before anything is read: who asks for the personal model usually writes as that person."""
 
 EVIDENCE = 128
 """Tokens at the end of a text that tell whose it is; after some twenty there is seldom a doubt."""
@@ -45,9 +48,14 @@ def averaged(personal: Numbers, base: Numbers, starts: Sequence[int]) -> Numbers
     found = np.empty_like(personal)
     for start, stop in pairwise(starts):
         ours, theirs = np.cumsum(personal[start:stop]), np.cumsum(base[start:stop])
-        together = np.logaddexp(-ours, -theirs) - np.log(2)
+        together = np.logaddexp(np.log(BELIEVED) - ours, np.log(1 - BELIEVED) - theirs)
         found[start:stop] = -np.diff(together, prepend=0.0)
     return found
+
+
+def is_foreign(personal: float, base: float) -> bool:
+    """Whether a text is likelier to be somebody else's, by its log-likelihoods."""
+    return bool(np.log(BELIEVED) + personal < np.log(1 - BELIEVED) + base)
 
 
 def log_likelihood(

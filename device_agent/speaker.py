@@ -14,7 +14,7 @@ from device_agent.kits import Progress
 from device_agent.link import Link
 from device_agent.memory.mixture import GatedMemory
 from device_agent.plugins import PluginVersion
-from device_agent.posterior import EVIDENCE, log_likelihood
+from device_agent.posterior import EVIDENCE, is_foreign, log_likelihood
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.side_plugin import SidePlugin
@@ -224,7 +224,7 @@ class Speaker:
         return bool(self._prefix) or self._plugin is not None or self._memory is not None
 
     def _is_foreign(self, prompt: Sequence[int]) -> bool:
-        """Whether the frozen backbone alone has foreseen a text better than what is personal has.
+        """Whether the frozen backbone alone has foreseen a text clearly better than what is personal has.
 
         Both sessions have read all but the last token of it then.
         """
@@ -233,7 +233,7 @@ class Speaker:
         ours = log_likelihood(states, prompt[first:], self._head, self._plugin, self._memory)
         if self._prefix:
             states = self._read(self._without_prefix(), prompt, first)
-        return log_likelihood(states, prompt[first:], self._head) > ours
+        return is_foreign(ours, log_likelihood(states, prompt[first:], self._head))
 
     @staticmethod
     def _read(session: RemoteSession, ids: Sequence[int], first: int) -> States:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from device_agent.head import Head
-from device_agent.posterior import ROWS, averaged, log_likelihood
+from device_agent.posterior import ROWS, averaged, is_foreign, log_likelihood
 from device_agent.side_plugin import SidePlugin
 from tests.device_agent.small_kit import HIDDEN, random_head, small_kit
 from tests.device_agent.teaching import states_of
@@ -14,7 +14,7 @@ def figures(seed, count=300):
 
 def by_definition(personal, base):
     """Bayes' rule, token after token."""
-    weight, found = 0.5, []
+    weight, found = 0.75, []
     for ours, theirs in zip(np.exp(-personal), np.exp(-base), strict=True):
         together = weight * ours + (1 - weight) * theirs
         found.append(-np.log(together))
@@ -37,10 +37,17 @@ def test_each_text_is_doubted_anew():
 
 
 @pytest.mark.parametrize("worse", [-3.0, -0.1, 0.0, 0.1, 3.0])
-def test_a_text_costs_at_most_log_two_more_than_under_the_better(worse):
+def test_a_text_costs_little_more_than_under_either(worse):
     personal, base = figures(4) + max(worse, 0), figures(4) - min(worse, 0)
     found = averaged(personal, base, [0, 300])
-    assert found.sum() <= min(personal.sum(), base.sum()) + np.log(2) + 1e-9
+    assert found.sum() <= base.sum() + np.log(4) + 1e-9
+    assert found.sum() <= personal.sum() + np.log(4 / 3) + 1e-9
+
+
+def test_without_clear_evidence_a_text_is_the_persons():
+    assert not is_foreign(-20.0, -20.0)
+    assert not is_foreign(-21.0, -20.0)
+    assert is_foreign(-21.2, -20.0), "one to three is not enough"
 
 
 def test_where_nothing_differs_nothing_changes():

@@ -92,7 +92,7 @@ def test_a_missing_file_is_told(sideplug):
 def test_run_uses_the_current_plugin_another_one_or_none(sideplug):
     add_plugin(sideplug.settings, sideplug.cloud.manifest, token=20)
     add_plugin(sideplug.settings, sideplug.cloud.manifest, token=21)
-    raw = ("run", "--raw", "dc", "--max-tokens", "3")
+    raw = ("run", "--raw", "c", "--max-tokens", "3")
     assert sideplug(*raw)[1] == "vvv\n"
     assert sideplug(*raw, "--plugin", "1")[1] == "uuu\n"
     assert sideplug(*raw, "--base")[1] == "def\n"
