@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and that their owner alone may read."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -14,8 +15,33 @@ Content = bytes | Callable[[BinaryIO], None]
 
 def make_folder(path: Path) -> Path:
     """Make ``path`` and what is missing above it, for the owner alone; gives ``path`` back."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    # One by one: mkdir gives its mode to the last of them only.
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)  # says what is wrong when it is a file
     return path
+
+
+def make_private(path: Path) -> None:
+    """Have a file there that its owner alone may read, for who opens files by their names; it may be empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    make_folder(path.parent)
+    # One that is there is not opened: closing it would drop every lock that this process has on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    if others_may(path):
+        # Some file systems know no modes; what is there is as private as it can be.
+        with contextlib.suppress(OSError):
+            path.chmod(0o600)
+
+
+def others_may(path: Path) -> bool:
+    """Whether anybody but the owner may read or change a file or folder."""
+    return sys.platform != "win32" and path.stat().st_mode & 0o077 != 0
 
 
 def write_whole(path: Path, data: Content) -> None:

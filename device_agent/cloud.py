@@ -21,8 +21,8 @@ from device_agent.connection import (
     CloudUnreachable,
     Connection,
     T,
-    Traffic,
 )
+from device_agent.traffic import Account, Kind, StepKind
 from protocol import versions
 from protocol.basis import Basis
 from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
@@ -44,7 +44,7 @@ from protocol.stream import FrameReader
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["PATIENT_TRIES", "TRIES", "CloudClient", "CloudUnreachable", "Traffic"]
+__all__ = ["PATIENT_TRIES", "TRIES", "CloudClient", "CloudUnreachable"]
 
 BATCH_TOKENS = 8192
 BATCH_TEXTS = 256
@@ -68,7 +68,7 @@ class CloudClient:
         transport: How bytes travel; the network when None.
         sleep: Waits that many seconds between tries.
         random: Spreads the waits, so that devices do not come back all at once.
-        on_traffic: Told of every request, failed ones too.
+        account: Told of every request before it leaves, which it may forbid, and after.
         patience: Seconds to wait for an answer's next bytes.
         key: Sent with every request when the cloud wants one.
         authority: PEM file of whom to trust for https; those of the system when empty.
@@ -82,7 +82,7 @@ class CloudClient:
         transport: "httpx.BaseTransport | None" = None,
         sleep: Callable[[float], None] = time.sleep,
         random: Random | None = None,
-        on_traffic: Callable[[Traffic], None] | None = None,
+        account: Account | None = None,
         patience: float = 300.0,
         key: str = "",
         authority: str = "",
@@ -95,7 +95,7 @@ class CloudClient:
             transport=transport,
             sleep=sleep,
             random=random or Random(),
-            on_traffic=on_traffic,
+            account=account,
             patience=patience,
             key=key,
             authority=authority,
@@ -121,11 +121,6 @@ class CloudClient:
     def url(self) -> str:
         """Address of the cloud that is asked at present."""
         return self._connection.url
-
-    @property
-    def host(self) -> str:
-        """``host:port`` of it."""
-        return self._connection.host
 
     def facts(self) -> BackboneFacts:
         """What the cloud says of its backbone.
@@ -175,7 +170,7 @@ class CloudClient:
         content = versions.encode(Tokens(step=0, position=0, wanted=1, ids=array))
         limit = self.limits.json_bytes
         body = self._connection.whole(
-            "prefix", "POST", "/v1/prefixes", content, limit=limit, tries=tries
+            "prefix", "POST", "/v1/prefixes", content, limit=limit, tries=tries, tokens=len(array)
         )
         kept = PrefixKept.from_json(read_json(body, limit))
         if kept.position != len(array):
@@ -191,7 +186,12 @@ class CloudClient:
         )
 
     def step(
-        self, session: str, tokens: Tokens, tries: int = TRIES, basis: Basis | None = None
+        self,
+        session: str,
+        tokens: Tokens,
+        tries: int = TRIES,
+        basis: Basis | None = None,
+        kind: StepKind = "prompt",
     ) -> States:
         """Send tokens, get the states of the last ``tokens.wanted`` of them.
 
@@ -201,7 +201,13 @@ class CloudClient:
         """
         path, content = f"/v1/sessions/{session}/step", versions.encode(tokens)
         body = self._connection.whole(
-            "step", "POST", path, content, limit=self.limits.frame_bytes, tries=tries
+            kind,
+            "POST",
+            path,
+            content,
+            limit=self.limits.frame_bytes,
+            tries=tries,
+            tokens=len(tokens.ids),
         )
         return _states(body, self.limits, tokens, basis)
 
@@ -289,7 +295,10 @@ class CloudClient:
         if prefix is not None:
             query["prefix"] = prefix.prefix
         reader, waiting = FrameReader(self.limits), iter(asked)
-        with self._connection.answer("features", "POST", "/v1/features", content, query) as answer:
+        size = sum(len(tokens.ids) for tokens in asked)
+        with self._connection.answer(
+            "features", "POST", "/v1/features", content, query, size
+        ) as answer:
             for chunk in answer.chunks():
                 for frame in reader.feed(chunk):
                     yield _states(frame, self.limits, next(waiting, None), basis)
@@ -299,7 +308,7 @@ class CloudClient:
             raise MalformedMessage(reason=f"the states of {left} of {len(asked)} texts are missing")
 
     def _json(
-        self, kind: str, method: str, path: str, data: object = None, tries: int = TRIES
+        self, kind: Kind, method: str, path: str, data: object = None, tries: int = TRIES
     ) -> object:
         content = b"" if data is None else json.dumps(data).encode()
         limit = self.limits.json_bytes

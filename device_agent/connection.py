@@ -8,14 +8,14 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from device_agent.errors import DeviceError
+from device_agent.traffic import Account, Kind, Outgoing, Traffic
 from protocol.errors import (
     Draining,
     Fault,
@@ -69,17 +69,6 @@ class BadAuthority(DeviceError):
         super().__init__(f"no certificate authority in {path}: {reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What one request cost, in bytes of the bodies."""
-
-    kind: str
-    """facts, tokenizer, kit, session, step or features."""
-
-    up: int
-    down: int
-
-
 class Connection:
     """
     Requests and answers as bytes, from one of several addresses. Arguments as ``CloudClient`` has.
@@ -96,7 +85,7 @@ class Connection:
         transport: httpx.BaseTransport | None,
         sleep: Callable[[float], None],
         random: Random,
-        on_traffic: Callable[[Traffic], None] | None,
+        account: Account | None,
         patience: float,
         key: str,
         authority: str,
@@ -104,10 +93,11 @@ class Connection:
     ) -> None:
         self._urls = [one.strip().rstrip("/") for one in url.split(",")]
         self._place = 0
+        self._proxies: dict[str, str] = {}
         self._limits = limits
         self._sleep = sleep
         self._random = random
-        self._on_traffic = on_traffic
+        self._account = account
         self._identify = identify
         self._in_doubt = False
         self._asked_pause = 0.0
@@ -127,11 +117,6 @@ class Connection:
     def url(self) -> str:
         """The address that is asked at present."""
         return self._urls[self._place]
-
-    @property
-    def host(self) -> str:
-        """``host:port`` of it."""
-        return urlsplit(self.url).netloc
 
     def close(self) -> None:
         """Give the connection back."""
@@ -171,18 +156,19 @@ class Connection:
 
     def whole(
         self,
-        kind: str,
+        kind: Kind,
         method: str,
         path: str,
         content: bytes = b"",
         *,
         limit: int,
         tries: int = TRIES,
+        tokens: int = 0,
     ) -> bytes:
         """The whole body of an answer; one that is cut short is asked for again."""
 
         def once() -> bytes:
-            with self.answer(kind, method, path, content) as answer:
+            with self.answer(kind, method, path, content, tokens=tokens) as answer:
                 return answer.read(limit)
 
         return self.retry(once, tries)
@@ -190,34 +176,65 @@ class Connection:
     @contextmanager
     def answer(
         self,
-        kind: str,
+        kind: Kind,
         method: str,
         path: str,
         content: bytes = b"",
         query: Mapping[str, str] | None = None,
+        tokens: int = 0,
     ) -> Iterator["Answer"]:
-        """Send one request, once. The border: no error of httpx gets past here."""
+        """Send one request, once. The border: nothing leaves elsewhere, no error of httpx gets past here.
+
+        Args:
+            kind: What is in it.
+            method: Of HTTP.
+            path: Under the address.
+            content: The body.
+            query: Behind the path.
+            tokens: Of somebody's text, in the body.
+        """
         self._be_sure()
-        answer = None
         kept = "application/json" if content[:1] == b"{" else FRAME_TYPE
         headers = {"content-type": kept} if content else {}
         self._asked_pause = 0.0
-        try:
+        answer, left = None, True
+        with self._errors_mapped():
             request = self._http.build_request(
                 method, self.url + path, content=content, params=query, headers=headers
             )
-            answer = Answer(self._http.send(request, stream=True))
-            if not answer.response.is_success:
-                self._asked_pause = answer.asked_pause()
-                raise self._refusal(answer)
-            yield answer
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CloudUnreachable(self.url, str(error) or type(error).__name__) from error
+        to, through = _host_of(request.url), self._proxy_of(request.url)
+        out = Outgoing(kind, to, len(content), _head_of(request), tokens, through)
+        if self._account is not None:
+            self._account.leaving(out)
+        try:
+            with self._errors_mapped():
+                answer = Answer(self._http.send(request, stream=True))
+                if not answer.response.is_success:
+                    self._asked_pause = answer.asked_pause()
+                    raise self._refusal(answer)
+                yield answer
+        except CloudUnreachable as error:
+            left = not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+            raise
         finally:
             if answer is not None:
                 answer.response.close()
-            if self._on_traffic is not None:
-                self._on_traffic(Traffic(kind, len(content), 0 if answer is None else answer.down))
+            if self._account is not None:
+                down, head = (0, 0) if answer is None else (answer.down, answer.head)
+                self._account.came(Traffic(out, down, head, left))
+
+    def _proxy_of(self, url: httpx.URL) -> str:
+        """Who passes on what is sent there and reads it; looked up once, as httpx does."""
+        if url.host not in self._proxies:
+            self._proxies[url.host] = proxy_of(url)
+        return self._proxies[url.host]
+
+    @contextmanager
+    def _errors_mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CloudUnreachable(self.url, str(error) or type(error).__name__) from error
 
     def _be_sure(self) -> None:
         if not self._in_doubt:
@@ -250,6 +267,9 @@ class Answer:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.down = 0
+        reason = response.extensions.get("reason_phrase", b"")
+        # "HTTP/1.1 200 " and the reason
+        self.head = len(reason) + 13 + 2 + _lines_of(response.headers) + 2
 
     def chunks(self) -> Iterator[bytes]:
         for chunk in self.response.iter_raw():
@@ -272,6 +292,31 @@ class Answer:
         """Seconds of ``Retry-After``; 0 without it or when it is a date, which ours never is."""
         asked = self.response.headers.get("retry-after", "")
         return float(asked) if asked.isdigit() else 0.0
+
+
+def _host_of(url: httpx.URL) -> str:
+    """``host:port``, also where the address leaves the port out or names a user."""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
+def proxy_of(url: httpx.URL) -> str:
+    """``host:port`` of who passes plain HTTP on, by the environment; an https tunnel is read by nobody."""
+    proxies = getproxies()
+    proxy = proxies.get("http") or proxies.get("all")
+    if url.scheme != "http" or not proxy or proxy_bypass(url.host):
+        return ""
+    return _host_of(httpx.URL(proxy if "://" in proxy else f"http://{proxy}"))
+
+
+def _head_of(request: httpx.Request) -> int:
+    """Bytes of everything in front of the body, as HTTP/1.1 writes it."""
+    line = f"{request.method} {request.url.raw_path.decode('ascii')} HTTP/1.1\r\n"
+    return len(line) + _lines_of(request.headers) + 2
+
+
+def _lines_of(headers: httpx.Headers) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers.raw)
 
 
 def _passing(error: CloudUnreachable | Fault) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from device_agent.batches import FeatureRows
 from device_agent.examples import WINDOW, Encoded, Example, encode, windows
@@ -29,6 +30,9 @@ class Corpus:
     """Windows with features in the cache."""
 
     cache: TapCache
+    examples: list[str]
+    """sha256 of everything that the person gave: what decides any of its numbers."""
+
     split: Split
     """Bare windows."""
 
@@ -105,7 +109,7 @@ def tokens_of(link: Link, examples: Sequence[Example]) -> list[list[Encoded]]:
 
 def prefix_budget(link: Link) -> int:
     """Most tokens of a prefix: what the settings say, and never more than half of the context."""
-    return min(link.settings.prefix, link.facts().positions // 2)
+    return min(link.prefix, link.facts().positions // 2)
 
 
 def cache_of(link: Link, kit: Kit, encoding: Encoding | None) -> TapCache:
@@ -138,22 +142,61 @@ def collect(
         speaking: Prefix of the plugin that speaks now, to compare with, (P,).
         watcher: Sees how far it is.
     """
+    need = needed(link, examples, speaking, rehearsal(link))
+    cache = cache_of(link, kit, choose_encoding(link, kit))
+    up, down = link.up, link.down
+    fetched = fetch(lambda: link.cloud, cache, need.texts, watcher.fetching)
+    release_memory()
+    return Corpus(
+        cache,
+        [stored.sha256 for stored in examples],
+        need.split,
+        need.prefixed,
+        need.general,
+        need.known,
+        speaking,
+        fetched,
+        link.up - up,
+        link.down - down,
+    )
+
+
+class Needed(NamedTuple):
+    """What examples are cut into.
+
+    Attributes:
+        split: Bare windows.
+        prefixed: The training windows behind their prefixes.
+        general: Bare windows of nobody's own text.
+        known: The backbone's own answers.
+        texts: All whose features a training run reads.
+    """
+
+    split: Split
+    prefixed: Prefixed
+    general: list[Encoded]
+    known: Rehearsal
+    texts: list[Encoded]
+
+
+def needed(
+    link: Link, examples: Sequence[StoredExample], speaking: Ids, known: Rehearsal
+) -> Needed:
+    """What a training run on examples reads; arguments as ``collect`` has.
+
+    Raises:
+        TooLittleText: There are fewer than two windows.
+    """
     examples = beside_their_notes(examples)
     *cut, general = tokens_of(link, [*(stored.example for stored in examples), general_text()])
     split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
-    cache = cache_of(link, kit, choose_encoding(link, kit))
-    up, down = link.up, link.down
     prefixed = crossed(split.training, prefix_budget(link))
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]
     held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
-    known = rehearsal(link)
     probes = [behind(one, prefix) for prefix in prefixes for one in [*general, *known.probes]]
     practised = [behind(one, prefix) for prefix in prefixes[1:] for one in known.practised]
     texts = [*prefixed.windows, *held_out, *probes, *practised]
-    fetched = fetch(lambda: link.cloud, cache, texts, watcher.fetching)
-    release_memory()
-    up, down = link.up - up, link.down - down
-    return Corpus(cache, split, prefixed, general, known, speaking, fetched, up, down)
+    return Needed(split, prefixed, general, known, texts)
 
 
 def general_text() -> Example:

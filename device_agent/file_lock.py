@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from device_agent.atomic import make_folder
+from device_agent.atomic import make_private
 
 
 class Held(Exception):
@@ -26,7 +26,7 @@ def hold(path: Path, seconds: float = 0.0) -> Iterator[None]:
     Raises:
         Held: Another process has it.
     """
-    make_folder(path.parent)
+    make_private(path)
     db = sqlite3.connect(path, timeout=seconds, isolation_level=None, check_same_thread=False)
     try:
         db.execute("BEGIN EXCLUSIVE")

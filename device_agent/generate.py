@@ -17,6 +17,7 @@ from device_agent.session import RemoteSession
 from device_agent.settings import OFF
 from device_agent.side_plugin import SidePlugin
 from device_agent.tokenizer import TextStream, Tokenizer
+from device_agent.traffic import StepKind
 from device_agent.verification import Verifier
 from protocol.errors import ContextExceeded
 from protocol.messages import States
@@ -91,7 +92,8 @@ def generate(
     left, ids = limit, prompt_ids
     while True:
         try:
-            states, drafted = drafts.step(ids, left - 1)
+            kind: StepKind = "prompt" if left == limit else "answer"
+            states, drafted = drafts.step(ids, left - 1, kind)
         except ContextExceeded:
             if left == limit:
                 raise
@@ -131,13 +133,14 @@ class _Drafts:
         self._stands = 0
 
     def step(
-        self, ids: Sequence[int] | NDArray[np.uint32], useful: int
+        self, ids: Sequence[int] | NDArray[np.uint32], useful: int, kind: StepKind
     ) -> tuple[States, list[int]]:
         """States of the last of ``ids`` and of drafted tokens, and these.
 
         Args:
             ids: That the text goes on with.
             useful: Most drafted tokens that the answer has room for.
+            kind: What ``ids`` are, for the ledger.
 
         Raises:
             ContextExceeded: ``ids`` themselves do not fit.
@@ -148,13 +151,13 @@ class _Drafts:
         self._draft = drafting.next(room, self._guess)
         began = time.perf_counter()
         try:
-            states = self._send(ids)
+            states = self._send(ids, kind)
         except ContextExceeded:
             if not self._draft.own:
                 raise
             # The context is smaller than it was told, as after a change of clouds: without a guess it may do.
             self._draft = Draft()
-            states = self._send(ids)
+            states = self._send(ids, kind)
         seconds = time.perf_counter() - began
         drafted = states.drafted.tolist()
         if len(ids) == 1:
@@ -164,9 +167,9 @@ class _Drafts:
         self._stands = states.position + 1
         return states, self._drafted
 
-    def _send(self, ids: Sequence[int] | NDArray[np.uint32]) -> States:
+    def _send(self, ids: Sequence[int] | NDArray[np.uint32], kind: StepKind) -> States:
         own = self._draft.own
-        return self._session.step([*ids, *own], 1 + len(own), self._draft.asked)
+        return self._session.step([*ids, *own], 1 + len(own), self._draft.asked, kind)
 
     def take(self, token: int) -> bool:
         """Note the token that was chosen next; whether the context has no room behind it."""

@@ -58,6 +58,17 @@ def queue(store: Store, recipe: str, options: Mapping[str, object]) -> Job:
     return find(store, store.queue_job(recipe, options))
 
 
+def anew(store: Store, recipe: str) -> int | None:
+    """Have the agent train on what is left; gives the job's number, None when there is nothing left.
+
+    A job that waits already will do.
+    """
+    if not any(store.count_examples().values()):
+        return None
+    waiting = store.next_job()
+    return waiting.id if waiting is not None else store.queue_job(recipe, {})
+
+
 def act(store: Store, number: int, action: str) -> Job:
     """Pause, resume or cancel a job.
 

@@ -206,7 +206,7 @@ def learn(
         current = PluginStore(home).current()
         # Tokens of another backbone would mean nothing to this one.
         ours = current is not None and current.fingerprint == kit.manifest.fingerprint
-        sent = link.settings.prefix > 0
+        sent = link.prefix > 0
         speaking = current.prefix if current is not None and ours and sent else NO_PREFIX
         corpus = collect(link, kit, examples, speaking, watcher)
         path = home / "runs" / "checkpoint.safetensors"
@@ -265,6 +265,7 @@ def _train(
                 "options": asdict(options),
                 "memory": judged.gates.to_json(),
                 "speaks": judged.verdict.speaks,
+                "examples": corpus.examples,
             }
             version = plugins.add(
                 kit.manifest,

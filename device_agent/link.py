@@ -9,12 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from device_agent.atomic import write_whole
-from device_agent.cloud import CloudClient, CloudUnreachable, Traffic
+from device_agent.cloud import CloudClient, CloudUnreachable
+from device_agent.egress import Egress
+from device_agent.egress_policy import PolicyFile
 from device_agent.errors import DeviceError
 from device_agent.kits import Kit, KitStore, Progress
+from device_agent.ledger import Ledger
 from device_agent.settings import Settings
 from device_agent.store import Store
 from device_agent.tokenizer import Tokenizer
+from device_agent.traffic import Purpose
 from protocol.errors import Fault
 from protocol.facts import BackboneFacts
 
@@ -40,6 +44,7 @@ class Link:
 
     Args:
         settings: Which home and which cloud.
+        purpose: Why anything is sent, for the ledger.
         transport: How bytes travel; the network when None.
         sleep: Waits that many seconds before a request is tried again.
     """
@@ -47,19 +52,20 @@ class Link:
     def __init__(
         self,
         settings: Settings,
+        purpose: Purpose = "program",
         transport: "httpx.BaseTransport | None" = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.settings = settings
         self.store = Store(settings.home / STORE)
-        self.up = self.down = 0
+        self.egress = Egress(PolicyFile(settings.home), Ledger(self.store, purpose))
         self._facts: BackboneFacts | None = None
         self._away = False
         self.cloud = CloudClient(
             settings.cloud,
             transport=transport,
             sleep=sleep,
-            on_traffic=self._record,
+            account=self.egress,
             patience=settings.patience,
             key=settings.key,
             authority=settings.ca,
@@ -79,7 +85,29 @@ class Link:
     def close(self) -> None:
         """Give the connection and the store back."""
         self.cloud.close()
-        self.store.close()
+        try:
+            self.egress.flush()
+        finally:
+            self.store.close()
+
+    @property
+    def up(self) -> int:
+        """Bytes of bodies that have left."""
+        return self.egress.up
+
+    @property
+    def down(self) -> int:
+        """Bytes of bodies that have come."""
+        return self.egress.down
+
+    @property
+    def prefix(self) -> int:
+        """Most tokens of a personal prefix: as the settings have it, none where the policy keeps it here.
+
+        Raises:
+            BadPolicy: It is not known what the policy says.
+        """
+        return 0 if "prefix" in self.egress.policy.never else self.settings.prefix
 
     def facts(self) -> BackboneFacts:
         """What the cloud says of its backbone; what it said last when it cannot be reached.
@@ -99,6 +127,11 @@ class Link:
                     raise
         return self._facts
 
+    def stay_here(self) -> bool:
+        """Go by what the cloud said last, without asking; whether that and the tokenizer are here."""
+        self._facts, self._away = _read_facts(self.settings.home / LAST_FACTS), True
+        return self._facts is not None and self._tokenizer_path().is_file()
+
     def tokenizer(self) -> Tokenizer:
         """The backbone's tokenizer, fetched when it is not here yet.
 
@@ -106,7 +139,7 @@ class Link:
             WrongTokenizer: Another one came than the facts name.
         """
         expected = self.facts().tokenizer_sha256
-        path = self.settings.home / "tokenizers" / f"{expected}.json"
+        path = self._tokenizer_path()
         if not (path.is_file() and _sha256(path) == expected):
             data = self.cloud.tokenizer()
             got = hashlib.sha256(data).hexdigest()
@@ -115,6 +148,9 @@ class Link:
             write_whole(path, data)
         return Tokenizer.load(path)
 
+    def _tokenizer_path(self) -> Path:
+        return self.settings.home / "tokenizers" / f"{self.facts().tokenizer_sha256}.json"
+
     def kit(self, recipe: str | None = None, on_progress: Progress | None = None) -> Kit:
         """A kit by recipe or id, the settings' recipe by default; see ``KitStore.obtain``."""
         store, name = KitStore(self.settings.home), recipe or self.settings.recipe
@@ -122,11 +158,6 @@ class Link:
         # Nobody waits a second time for a cloud that has just been found away.
         known = store.find(name) if self._away else None
         return known or store.obtain(self.cloud, name, on_progress)
-
-    def _record(self, traffic: Traffic) -> None:
-        self.up += traffic.up
-        self.down += traffic.down
-        self.store.record_traffic(self.cloud.host, traffic.kind, traffic.up, traffic.down)
 
 
 def _sha256(path: Path) -> str:

@@ -12,9 +12,10 @@ A version never changes once it is there, but for its memory, which learns and f
 """
 
 import json
+import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -139,6 +140,13 @@ class PluginVersion:
             raise DamagedPlugin(self.folder / CONFIG, str(error)) from error
 
     @property
+    def examples(self) -> frozenset[str] | None:
+        """sha256 of what it was trained on or judged by; None when it does not say, as old ones do not."""
+        about = self.config.get("sideplug")
+        told = about.get("examples") if isinstance(about, dict) else None
+        return frozenset(map(str, told)) if isinstance(told, list) else None
+
+    @property
     def memory_path(self) -> Path:
         """Where its memory is, if it has one."""
         return self.folder / MEMORY
@@ -254,8 +262,7 @@ class PluginStore:
         """
         from safetensors.numpy import save
 
-        known = [int(version.version) for version in self.versions()]
-        number = str(max(known, default=0) + 1)
+        number = str(self._newest() + 1)
         files = {
             CONFIG: _json_bytes(_config(manifest, about)),
             WEIGHTS: save(dict(weights), metadata={"format": "np"}),
@@ -286,6 +293,22 @@ class PluginStore:
         now, before = self._pointer()
         if version != now:
             self._point(version, [*before, now])
+
+    def remove(self, versions: Collection[str]) -> None:
+        """Delete versions for good. Where one of them speaks, the one before it that is left does from now on.
+
+        Raises:
+            NoSuchVersion: There is none of one of these names; nothing is deleted then.
+        """
+        folders = [self.get(version).folder for version in versions]
+        now, before = self._pointer()
+        *before, now = [one for one in [*before, now] if one not in versions] or [None]
+        self._point(now, before)
+        for folder in folders:
+            # Renamed first: a version that is half deleted must not count as one.
+            aside = temporary_folder(folder)
+            os.replace(folder, aside / folder.name)
+            shutil.rmtree(aside)
 
     def before(self) -> PluginVersion | None:
         """What spoke before; None for the frozen backbone.
@@ -344,6 +367,13 @@ class PluginStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _newest(self) -> int:
+        """The highest number that a version has ever had: a name that answers carry is given once."""
+        path = self._folder / POINTER
+        told = _read_json(path).get("newest") if path.is_file() else None
+        known = [int(version.version) for version in self.versions()]
+        return max([*known, told if isinstance(told, int) else 0])
+
     def _pointer(self) -> tuple[str | None, list[str | None]]:
         """Which version speaks, and those before it, oldest first."""
         path = self._folder / POINTER
@@ -359,7 +389,8 @@ class PluginStore:
     def _point(
         self, version: str | None, before: Sequence[str | None], reason: str | None = None
     ) -> None:
-        told = {"version": version, "before": list(before), "reason": reason}
+        told: dict[str, object] = {"version": version, "before": list(before), "reason": reason}
+        told["newest"] = self._newest()
         write_whole(make_folder(self._folder) / POINTER, _json_bytes(told))
 
 

@@ -47,18 +47,28 @@ def rehearsal(link: Link) -> Rehearsal:
     Raises:
         CloudUnreachable, Fault: They have to be fetched and cannot be.
     """
-    facts = link.facts()
-    if facts.chat_template is None:
-        return Rehearsal([], [])
-    requests = REQUESTS.read_text(encoding="utf-8").splitlines()
-    path = link.settings.home / "features" / f"rehearsal-{_digest(facts, requests)}.json"
-    spoken = _kept(path)
-    if spoken is None:
+    facts, requests = link.facts(), _requests()
+    if facts.chat_template is not None and _kept(_path(link, requests)) is None:
         spoken = _fetched(link, facts, requests)
-        write_whole(path, json.dumps(spoken).encode())
+        write_whole(_path(link, requests), json.dumps(spoken).encode())
+    return rehearsal_here(link)
+
+
+def rehearsal_here(link: Link) -> Rehearsal:
+    """The answers that are on the disk; none are fetched."""
+    spoken = _kept(_path(link, _requests())) or []
     found = [_encoded(asked, answered) for asked, answered in spoken]
     practised = [one for place, one in enumerate(found, 1) if place % PROBE]
     return Rehearsal(practised, found[PROBE - 1 :: PROBE])
+
+
+def _requests() -> list[str]:
+    return REQUESTS.read_text(encoding="utf-8").splitlines()
+
+
+def _path(link: Link, requests: Sequence[str]) -> Path:
+    folder = link.settings.home / "features"
+    return folder / f"rehearsal-{_digest(link.facts(), requests)}.json"
 
 
 Spoken = tuple[list[int], list[int]]

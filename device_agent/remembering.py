@@ -1,17 +1,15 @@
-"""The memory of the plugin that speaks, kept in step with what the person gives and takes back."""
+"""The memory of the plugin that speaks, kept in step with what the person gives."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from device_agent.corpus import cache_of, digests, matching_kit, tokens_of
 from device_agent.errors import DeviceError
 from device_agent.features import fetch
 from device_agent.link import Link
-from device_agent.memory.file import MemoryFile, forget, remember
+from device_agent.memory.file import MemoryFile, remember
 from device_agent.memory.making import parts_of
 from device_agent.plugins import PluginStore, PluginVersion
 from device_agent.prefix import behind
-from device_agent.questions import source_of
 from device_agent.store import StoredExample
 from device_agent.training_lock import training_lock
 from device_agent.watcher import Watcher
@@ -24,26 +22,6 @@ class NoMemory(DeviceError):
 
     def __init__(self) -> None:
         super().__init__("there is no memory yet")
-
-
-class NoSuchExample(DeviceError):
-    """The store has no example of that number."""
-
-    hint = "`sideplug memory list` shows the numbers."
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"there is no example {number}")
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What went."""
-
-    examples: int
-    rows: int
-    """Of the memories of all versions."""
-    versions: int
-    """How many memories knew any of them."""
 
 
 def open_memory(version: PluginVersion | None) -> tuple[PluginVersion, MemoryFile]:
@@ -90,35 +68,6 @@ def catch_up(link: Link, watcher: Watcher) -> int:
         del memory
         remember(version.memory_path, version.memory_source, parts)
         return sum(len(part.tokens) for part in parts.values())
-
-
-def forget_examples(link: Link, numbers: Sequence[int]) -> Forgotten:
-    """Take examples, and the questions made of them, out of the store and out of the memory of every version.
-
-    What a plugin's weights have learned of them stays until it is trained anew.
-
-    Raises:
-        NoSuchExample: One of the numbers; nothing is forgotten then.
-        AlreadyTraining: Another process trains here.
-    """
-    with training_lock(link.settings.home):
-        known = {stored.id: stored for stored in link.store.examples()}
-        for number in numbers:
-            if number not in known:
-                raise NoSuchExample(number)
-        chosen = [known[number] for number in dict.fromkeys(numbers)]
-        # What was made of a note tells what the note told.
-        made = {source_of(stored.sha256) for stored in chosen}
-        chosen += [one for one in known.values() if one.source in made and one not in chosen]
-        rows = _drop(PluginStore(link.settings.home), {stored.sha256 for stored in chosen})
-        link.store.remove_examples([stored.id for stored in chosen])
-        return Forgotten(len(chosen), sum(rows), sum(gone > 0 for gone in rows))
-
-
-def _drop(plugins: PluginStore, examples: Collection[str]) -> list[int]:
-    """Rows that each version's memory lost."""
-    with_memory = [version for version in plugins.versions() if version.memory_path.is_file()]
-    return [forget(version.memory_path, version.memory_source, examples) for version in with_memory]
 
 
 def known_rows(memory: MemoryFile, examples: Sequence[StoredExample]) -> dict[int, int]:

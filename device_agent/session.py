@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable
+from device_agent.traffic import StepKind
 from protocol.basis import Basis
 from protocol.errors import (
     Fault,
@@ -81,7 +82,11 @@ class RemoteSession:
         return self._opened.limit
 
     def step(
-        self, ids: Sequence[int] | NDArray[np.uint32], wanted: int = 1, drafts: int = 0
+        self,
+        ids: Sequence[int] | NDArray[np.uint32],
+        wanted: int = 1,
+        drafts: int = 0,
+        kind: StepKind = "prompt",
     ) -> States:
         """Add tokens; get the states of the last ``wanted`` of them, and of those the cloud drafts.
 
@@ -90,6 +95,7 @@ class RemoteSession:
             wanted: 1 to T.
             drafts: How many tokens the cloud may continue with by itself, where it takes so many;
                 they are in the session too.
+            kind: What the tokens are, for the ledger.
 
         Raises:
             ContextExceeded: The session is full; nothing was added.
@@ -98,7 +104,7 @@ class RemoteSession:
         drafts = min(drafts, self._cloud.limits.drafts)
         try:
             self._settle(PATIENT_TRIES)
-            states = self._send(new, wanted, drafts)
+            states = self._send(new, wanted, drafts, kind)
         except (SessionNotFound, PositionMismatch):
             states = self._replay(new, wanted, drafts)
         self._ids += [*new, *states.drafted.tolist()]
@@ -160,7 +166,7 @@ class RemoteSession:
             self._cloud.doubt()
             self._opened, self._ids = self._open(PATIENT_TRIES), list(self._prefix)
             try:
-                return self._send(past[len(self._prefix) :] + new, wanted, drafts)
+                return self._send(past[len(self._prefix) :] + new, wanted, drafts, "replay")
             except (SessionNotFound, PositionMismatch):
                 lost += 1
                 if lost == REPLAYS:
@@ -168,23 +174,25 @@ class RemoteSession:
             finally:
                 self._ids = past
 
-    def _send(self, new: list[int], wanted: int, drafts: int) -> States:
+    def _send(self, new: list[int], wanted: int, drafts: int, kind: StepKind) -> States:
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
         *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
         position = self.position
         self._unsure = True
         for part in parts:
-            self._send_part(part, position, 1)
+            self._send_part(part, position, 1, kind)
             position += len(part)
-        states = self._send_part(last, position, wanted, drafts)
+        states = self._send_part(last, position, wanted, kind, drafts)
         self._check(states)
         self._unsure = False
         return states
 
-    def _send_part(self, ids: list[int], position: int, wanted: int, drafts: int = 0) -> States:
+    def _send_part(
+        self, ids: list[int], position: int, wanted: int, kind: StepKind, drafts: int = 0
+    ) -> States:
         self._steps += 1
         tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts)
-        return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES, self._basis)
+        return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES, self._basis, kind)
 
     def _check(self, states: States) -> None:
         if states.layers != self._wants.layers or (states.final is None) == self._wants.final:

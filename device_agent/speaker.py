@@ -12,6 +12,7 @@ from device_agent.generate import OnChoice, Piece, generate
 from device_agent.head import Head
 from device_agent.kits import Progress
 from device_agent.link import Link
+from device_agent.made_with import MadeWith
 from device_agent.memory.mixture import GatedMemory
 from device_agent.plugins import PluginVersion
 from device_agent.posterior import EVIDENCE, is_foreign, log_likelihood
@@ -68,13 +69,20 @@ class Speaker:
         # What was found not to help rests: then no taps have to travel either.
         corrects = version is not None and version.speaks in ("plugin", "whole")
         self._plugin = SidePlugin(kit, version.weights(), threads) if version and corrects else None
-        prefixed = version is not None and link.settings.prefix > 0
+        prefixed = version is not None and link.prefix > 0
         self._prefix: list[int] = version.prefix.tolist() if version and prefixed else []
         remembered = version if link.settings.memory == "on" else None
         self._memory = None if remembered is None else _memory_of(remembered)
         # Who lets no personal text go in front of a prompt lets none go as a guess either.
         self._guessable = self._memory.memory.tokens if self._memory and prefixed else None
         encoding = choose_encoding(link, kit) if version is None else version.encoding
+        self._made_with = MadeWith(
+            self.facts.fingerprint,
+            None if version is None else version.version,
+            self._plugin is not None,
+            len(self._prefix),
+            self._memory is not None,
+        )
         self._cloud = link.cloud
         wire = wire_of(link, kit, encoding, taps=self._plugin is not None)
         self._wants, self._basis = wire
@@ -102,6 +110,10 @@ class Speaker:
         other._bare = None
         other._draft_anew(link)
         return other
+
+    def made_with(self, base: bool = False) -> MadeWith:
+        """What answers are made with; ``base`` as in ``answer``."""
+        return MadeWith(self.facts.fingerprint) if base else self._made_with
 
     @property
     def drafts(self) -> Tally:

@@ -1,4 +1,4 @@
-"""What the device remembers in SQLite: examples, feedback, training jobs, and every byte that left or came."""
+"""What the device remembers in SQLite: examples, feedback, training jobs."""
 
 import json
 import sqlite3
@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from device_agent.atomic import make_folder
+from device_agent.atomic import make_private
 from device_agent.errors import DeviceError
 from device_agent.examples import Example
+from device_agent.store_layout import MIGRATIONS
 
 BUSY_SECONDS = 30.0
 """How long one process waits while another one writes."""
@@ -21,64 +22,6 @@ JobState = Literal["queued", "running", "paused", "stopped", "done", "failed", "
 
 OPEN: tuple[JobState, ...] = ("queued", "running", "paused")
 """States of jobs that are not over."""
-
-MIGRATIONS = (
-    (
-        """CREATE TABLE examples (
-            id INTEGER PRIMARY KEY,
-            kind TEXT NOT NULL CHECK (kind IN ('text', 'chat')),
-            body TEXT NOT NULL,
-            sha256 TEXT NOT NULL UNIQUE,
-            source TEXT NOT NULL,
-            created REAL NOT NULL
-        ) STRICT""",
-        """CREATE TABLE jobs (
-            id INTEGER PRIMARY KEY,
-            state TEXT NOT NULL CHECK (state IN ('running', 'stopped', 'done', 'failed')),
-            recipe TEXT NOT NULL,
-            created REAL NOT NULL,
-            updated REAL NOT NULL,
-            progress TEXT NOT NULL
-        ) STRICT""",
-        """CREATE TABLE egress (
-            time INTEGER NOT NULL,
-            host TEXT NOT NULL,
-            kind TEXT NOT NULL,
-            up INTEGER NOT NULL,
-            down INTEGER NOT NULL,
-            exchanges INTEGER NOT NULL,
-            PRIMARY KEY (time, host, kind)
-        ) STRICT, WITHOUT ROWID""",
-    ),
-    (
-        # A column's CHECK cannot be changed in place.
-        """CREATE TABLE queued_jobs (
-            id INTEGER PRIMARY KEY,
-            state TEXT NOT NULL CHECK (state IN
-                ('queued', 'running', 'paused', 'stopped', 'done', 'failed', 'cancelled')),
-            recipe TEXT NOT NULL,
-            created REAL NOT NULL,
-            updated REAL NOT NULL,
-            progress TEXT NOT NULL,
-            options TEXT,
-            problem TEXT
-        ) STRICT""",
-        """INSERT INTO queued_jobs (id, state, recipe, created, updated, progress)
-            SELECT id, state, recipe, created, updated, progress FROM jobs""",
-        "DROP TABLE jobs",
-        "ALTER TABLE queued_jobs RENAME TO jobs",
-        """CREATE TABLE feedback (
-            id INTEGER PRIMARY KEY,
-            created REAL NOT NULL,
-            model TEXT NOT NULL,
-            messages TEXT NOT NULL,
-            answer TEXT NOT NULL,
-            rating TEXT CHECK (rating IN ('up', 'down')),
-            correction TEXT
-        ) STRICT""",
-    ),
-)
-"""Statements that bring a store from version i to i + 1. Released ones never change; a change is a new row."""
 
 
 class StoreDamaged(DeviceError):
@@ -147,17 +90,6 @@ def _job(row: tuple[Any, ...]) -> Job:
     return Job(number, state, recipe, created, updated, json.loads(progress), chosen, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficTotal:
-    """What went to and came from one host in requests of one kind, in bytes of their bodies."""
-
-    host: str
-    kind: str
-    up: int
-    down: int
-    exchanges: int
-
-
 class Store:
     """One connection to the store; open one for each thread or process. A context manager."""
 
@@ -169,9 +101,13 @@ class Store:
             StoreUnavailable: It cannot be opened, or is locked for long.
             StoreTooNew: A later release has written it.
         """
-        make_folder(path.parent)
         self._path = path
         self._clock = clock
+        try:
+            # SQLite gives its log and its index the mode of this file.
+            make_private(path)
+        except OSError as error:
+            raise StoreUnavailable(path, error.strerror or str(error)) from error
         with self._errors_mapped():
             # isolation_level None: transactions are opened and closed here, never by guess.
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -205,7 +141,7 @@ class Store:
             How many were new.
         """
         now = self._clock()
-        with self._writing():
+        with self.writing():
             before = self._db.total_changes
             self._insert_examples([(example, source, now) for example in examples])
             return self._db.total_changes - before
@@ -220,14 +156,24 @@ class Store:
             for number, kind, body, sha256, source, created in rows
         ]
 
-    def remove_examples(self, numbers: Iterable[int]) -> None:
-        """Delete examples by number; their text is overwritten in the file, not only unlinked."""
-        # Set here and not once: it is for the connection, and only deletions need it.
-        self._db.execute("PRAGMA secure_delete = ON")
-        with self._writing():
-            self._db.executemany(
-                "DELETE FROM examples WHERE id = ?", [(number,) for number in numbers]
-            )
+    def forget(self, examples: Iterable[int], feedback: Iterable[int]) -> None:
+        """Delete examples and feedback by number, so that none of their bytes are left in the store's files.
+
+        Raises:
+            StoreUnavailable: They are deleted, but another connection reads and keeps the log from being
+                emptied.
+        """
+        with self.writing() as db:
+            db.executemany("DELETE FROM examples WHERE id = ?", [(one,) for one in examples])
+            db.executemany("DELETE FROM feedback WHERE id = ?", [(one,) for one in feedback])
+        with self._errors_mapped():
+            # Pages that were split or freed keep what they held, so all are written anew; not by
+            # way of a file elsewhere. The log keeps the pages of before, until it is cut.
+            self._db.execute("PRAGMA temp_store = MEMORY")
+            self._db.execute("VACUUM")
+            (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable(self._path, "somebody reads it; forget again in a moment")
 
     def count_examples(self) -> dict[str, int]:
         """How many examples of each kind."""
@@ -239,7 +185,7 @@ class Store:
     def queue_job(self, recipe: str, options: Mapping[str, object]) -> int:
         """Note a training run for the agent to do; gives its number."""
         now = self._clock()
-        with self._writing():
+        with self.writing():
             made = self._db.execute(
                 "INSERT INTO jobs (state, recipe, created, updated, progress, options)"
                 " VALUES ('queued', ?, ?, ?, '{}', ?)",
@@ -261,7 +207,7 @@ class Store:
         """
         self.bury_jobs(queued)
         now = self._clock()
-        with self._writing():
+        with self.writing():
             if queued is not None:
                 self._db.execute("UPDATE jobs SET recipe = ? WHERE id = ?", (recipe, queued))
                 return queued
@@ -280,7 +226,7 @@ class Store:
         Args:
             alive: One that is running nevertheless.
         """
-        with self._writing():
+        with self.writing():
             self._db.execute(
                 "UPDATE jobs SET state = CASE WHEN options IS NULL THEN 'failed' ELSE 'queued' END,"
                 " updated = ? WHERE state = 'running' AND id IS NOT ?",
@@ -289,7 +235,7 @@ class Store:
 
     def update_job(self, job: int, state: JobState, progress: Mapping[str, object]) -> None:
         """Note how far a running training run is; one that was paused or cancelled meanwhile stays so."""
-        with self._writing():
+        with self.writing():
             self._db.execute(
                 "UPDATE jobs SET state = ?, updated = ?, progress = ?"
                 " WHERE id = ? AND state = 'running'",
@@ -311,7 +257,7 @@ class Store:
             Whether it has changed.
         """
         marks = ", ".join("?" for _ in before)
-        with self._writing():
+        with self.writing():
             changed = self._db.execute(
                 "UPDATE jobs SET state = ?, problem = ?, updated = ?"
                 f" WHERE id = ? AND state IN ({marks})",
@@ -370,7 +316,7 @@ class Store:
         """
         asked = json.dumps([{"role": role, "content": said} for role, said in turns])
         now = self._clock()
-        with self._writing():
+        with self.writing():
             if correction is not None:
                 example = Example(messages=(*turns, ("assistant", correction)))
                 self._insert_examples([(example, "feedback", now)])
@@ -398,27 +344,26 @@ class Store:
         ).fetchone()
         return dict(zip(("up", "down", "corrections"), row, strict=True))
 
-    # --- egress ledger ---
+    # --- for accounts that have tables of their own ---
 
-    def record_traffic(self, host: str, kind: str, up: int, down: int) -> None:
-        """Enter bytes that left and came into the ledger, added up by the minute."""
-        minute = int(self._clock()) // 60 * 60
-        with self._writing():
-            self._db.execute(
-                "INSERT INTO egress (time, host, kind, up, down, exchanges) VALUES (?, ?, ?, ?, ?, 1)"
-                " ON CONFLICT (time, host, kind) DO UPDATE SET"
-                " up = up + excluded.up, down = down + excluded.down, exchanges = exchanges + 1",
-                (minute, host, kind, up, down),
-            )
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, undone by any error."""
+        with self._errors_mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                # A full disk has ended the transaction already.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
-    def traffic(self, since: float = 0.0) -> list[TrafficTotal]:
-        """The ledger's totals by host and kind, from the minute of ``since`` on (seconds since 1970)."""
-        rows = self._db.execute(
-            "SELECT host, kind, sum(up), sum(down), sum(exchanges) FROM egress WHERE time >= ?"
-            " GROUP BY host, kind ORDER BY host, kind",
-            (int(since) // 60 * 60,),
-        )
-        return [TrafficTotal(*row) for row in rows]
+    def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows that a query gives."""
+        with self._errors_mapped():
+            return self._db.execute(query, values).fetchall()
 
     # --- inside ---
 
@@ -437,7 +382,7 @@ class Store:
         if self._version() == len(MIGRATIONS):
             return
         # Asked again inside the lock: another process may have migrated meanwhile.
-        with self._writing():
+        with self.writing():
             version = self._version()
             if version > len(MIGRATIONS):
                 raise StoreTooNew(self._path, version, len(MIGRATIONS))
@@ -448,20 +393,6 @@ class Store:
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction: committed at the end, undone by any error."""
-        with self._errors_mapped():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk has ended the transaction already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def _errors_mapped(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
@@ -224,6 +225,19 @@ class TapCache:
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
+
+    def keep_only(self, texts: Iterable[tuple[NDArray[np.uint32], int]]) -> int:
+        """Delete every file but those of some texts, of other backbones and codecs too; gives how many.
+
+        Args:
+            texts: Ids (T,) and the first row, as ``path`` takes them.
+        """
+        kept = {self.path(ids, first) for ids, first in texts}
+        files = [path for path in self._folder.parent.glob("*/*/*") if path.is_file()]
+        gone = [path for path in files if path not in kept]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
 
     def _key(self, ids: NDArray[np.uint32], first: int) -> bytes:
         digest = hashlib.sha256(self._about)

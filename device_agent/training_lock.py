@@ -23,14 +23,18 @@ class AlreadyTraining(DeviceError):
 
 
 @contextmanager
-def training_lock(home: Path) -> Iterator[None]:
+def training_lock(home: Path, seconds: float = GRACE) -> Iterator[None]:
     """Hold the right to train in ``home``.
+
+    Args:
+        home: The folder.
+        seconds: How long it is waited for.
 
     Raises:
         AlreadyTraining: Another process holds it.
     """
     try:
-        with hold(home / LOCK, GRACE):
+        with hold(home / LOCK, seconds):
             yield
     except Held as error:
         raise AlreadyTraining(home) from error

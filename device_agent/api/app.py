@@ -30,6 +30,7 @@ ROUTES: tuple[tuple[str, str, Answering], ...] = (
     ("GET", "/v1/examples", teaching.list_examples),
     ("POST", "/v1/examples", teaching.add_examples),
     ("POST", "/v1/examples/file", teaching.add_file),
+    ("DELETE", "/v1/examples", teaching.forget_examples),
     ("DELETE", "/v1/examples/{number:int}", teaching.forget_example),
     ("POST", "/v1/feedback", teaching.give_feedback),
     ("GET", "/v1/jobs", jobs.list_jobs),

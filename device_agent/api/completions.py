@@ -20,6 +20,7 @@ from device_agent.api.errors import BadRequest, told
 from device_agent.api.models import find_model
 from device_agent.api.speech import Asked, Choice, Likely, Said, speech
 from device_agent.feedback import name_of
+from device_agent.made_with import MadeWith
 from device_agent.plugins import PluginStore
 from device_agent.sampling import Sampling
 
@@ -64,14 +65,15 @@ class Form(ABC):
         self.model = body.text("model")
         self.turns: Turns = ()
 
-    def head(self, kind: str, fingerprint: str) -> Json:
+    def head(self, kind: str, made_with: MadeWith) -> Json:
         """What stands in front of every part of the answer."""
         return {
             "id": self.name,
             "object": kind,
             "created": self.created,
             "model": self.model,
-            "system_fingerprint": fingerprint,
+            "system_fingerprint": made_with.fingerprint,
+            "sideplug": made_with.to_json(),
         }
 
     @abstractmethod
@@ -235,18 +237,19 @@ class _Answer:
     async def whole(self) -> Json:
         """The answer at once."""
         all_said = [said async for said in self._pieces()]
-        head = self._form.head(self._form.kind, self._asked.model.made_with)
+        head = self._form.head(self._form.kind, all_said[-1].made_with)
         return {**head, "choices": [self._form.whole(all_said)], "usage": self._usage}
 
     async def events(self) -> AsyncGenerator[str]:
         """The answer as events; an error that comes after the first word is one of them."""
         form = self._form
-        head = form.head(form.chunk_kind, self._asked.model.made_with)
+        head: Json = {}
         usage: Json = {"usage": None} if form.usage_wanted else {}
         opening = form.opening()
         begun = False
         try:
             async for said in self._pieces():
+                head = head or form.head(form.chunk_kind, said.made_with)
                 for choice in [*opening, form.chunk(said)]:
                     yield _event({**head, "choices": [choice], **usage})
                     begun = True

@@ -5,10 +5,11 @@ from starlette.exceptions import HTTPException
 from device_agent.chat_template import NoChatTemplate, TemplateRefused
 from device_agent.connection import CloudUnreachable
 from device_agent.documents import BadDocument
+from device_agent.egress_policy import BadPolicy, CapReached, PolicyForbids
 from device_agent.errors import DeviceError
+from device_agent.forgetting import NoSuchExample, NothingToForget
 from device_agent.jobs import NoSuchJob, NotNow
 from device_agent.plugins import NoSuchVersion, NothingBefore
-from device_agent.remembering import NoSuchExample
 from device_agent.settings import BadSetting
 from device_agent.speaker import EmptyPrompt
 from device_agent.store import StoreUnavailable
@@ -79,15 +80,19 @@ STATUS: dict[type[Exception], int] = {
     ContextExceeded: 400,
     WrongToken: 401,
     WrongHost: 403,
+    BadPolicy: 403,
+    PolicyForbids: 403,
     NoSuchModel: 404,
     NoSuchVersion: 404,
     NoSuchJob: 404,
     NoSuchAnswer: 404,
     NoSuchExample: 404,
+    NothingToForget: 404,
     NothingBefore: 409,
     NotNow: 409,
     AlreadyTraining: 409,
     BodyTooLarge: 413,
+    CapReached: 429,
     CloudUnreachable: 503,
     StoreUnavailable: 503,
 }

@@ -24,13 +24,6 @@ class Model:
     version: PluginVersion | None
     """None when the frozen backbone speaks."""
 
-    @property
-    def made_with(self) -> str:
-        """What answers are marked with: the version, and the backbone that it belongs to."""
-        if self.version is None:
-            return BASE
-        return f"{ME}:{self.version.version}-{self.version.fingerprint[:12]}"
-
 
 def find_model(plugins: PluginStore, name: str) -> Model:
     """The model of that name; ``me`` is the frozen backbone as long as no plugin speaks.

@@ -12,6 +12,7 @@ from device_agent.drafting import Tally
 from device_agent.generate import Finish
 from device_agent.highest import highest
 from device_agent.link import Link
+from device_agent.made_with import MadeWith
 from device_agent.sampling import Sampling
 from device_agent.speaker import Speaker
 from device_agent.tokenizer import INCOMPLETE, Tokenizer
@@ -71,6 +72,7 @@ class Said:
     """Of the answer so far."""
     drafts: Tally
     """Of the answer so far; those of the last request are counted when it is verified."""
+    made_with: MadeWith
 
 
 def speech(asked: Asked) -> Work[Said]:
@@ -82,13 +84,14 @@ def speech(asked: Asked) -> Work[Said]:
         if left < 1:
             raise ContextExceeded(limit=speaker.room, asked=len(ids) + 1)
         likelihood = _Likelihood(speaker.tokenizer, asked.alternatives)
-        tokens, before = 0, speaker.drafts
+        tokens, before, base = 0, speaker.drafts, asked.model.version is None
+        made_with = speaker.made_with(base)
         for piece in speaker.answer(
             ids,
             asked.sampling,
             min(asked.limit or left, left),
             stop_strings=asked.stops,
-            base=asked.model.version is None,
+            base=base,
             text=asked.text,
             reuse=True,
             on_choice=None if asked.alternatives is None else likelihood.note,
@@ -97,7 +100,7 @@ def speech(asked: Asked) -> Work[Said]:
             shown = piece.token is not None and piece.token not in speaker.facts.stop_tokens
             choice = likelihood.last if shown else None
             drafts = speaker.drafts - before
-            yield Said(piece.text, choice, piece.finished, len(ids), tokens, drafts)
+            yield Said(piece.text, choice, piece.finished, len(ids), tokens, drafts, made_with)
 
     return work
 

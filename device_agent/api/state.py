@@ -1,6 +1,6 @@
 """How the agent is, what it counts, and what has left the device."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from device_agent.api.agent import agent_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.metrics import CONTENT_TYPE
+from device_agent.ledger import USUAL, grouping, totals
 from device_agent.link import Link
 from device_agent.reachability import reachability
 
@@ -34,23 +35,30 @@ async def cloud(request: Request) -> Response:
 
     def ask() -> dict[str, object]:
         # No pauses between attempts: whoever asks will ask again.
-        with Link(impatient, sleep=lambda _: None) as link:
+        with Link(impatient, "status", sleep=lambda _: None) as link:
             return reachability(link)
 
     return JSONResponse(await run_in_threadpool(ask))
 
 
 async def egress(request: Request) -> Response:
-    """``GET /v1/egress?since=SECONDS``: bytes that left and came, by host and kind."""
-    agent = agent_of(request)
+    """``GET /v1/egress?since=SECONDS&by=host,kind,purpose``: what left and what came, in groups.
+
+    ``by`` may name day, host, kind, purpose and minute, in any order; empty for one sum of all.
+    """
+    agent, asked = agent_of(request), request.query_params
     try:
-        since = float(request.query_params.get("since", "0"))
+        since = float(asked.get("since", "0"))
         int(since)
     except (ValueError, OverflowError):
         raise BadRequest("since must be seconds since 1970", "since") from None
+    try:
+        by = grouping(asked.get("by", ",".join(USUAL)).split(",") if asked.get("by") != "" else [])
+    except ValueError as error:
+        raise BadRequest(str(error), "by") from None
 
     def read() -> list[dict[str, object]]:
         with agent.store() as store:
-            return [asdict(total) for total in store.traffic(since)]
+            return [total.to_json() for total in totals(store, since, by)]
 
     return JSONResponse({"object": "list", "data": await run_in_threadpool(read)})

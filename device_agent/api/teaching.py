@@ -1,6 +1,7 @@
 """What a person teaches through the API: examples, and feedback on answers."""
 
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,9 +16,10 @@ from device_agent.api.models import ME, find_model
 from device_agent.documents import example_of, examples_in
 from device_agent.examples import Example
 from device_agent.feedback import name_of, turn_back
+from device_agent.forgetting import choose, forget
+from device_agent.jobs import anew
 from device_agent.link import Link
 from device_agent.plugins import PluginStore
-from device_agent.remembering import forget_examples
 
 RATINGS = ("up", "down")
 PREVIEW = 200
@@ -54,15 +56,22 @@ async def add_file(request: Request) -> Response:
 
 
 async def forget_example(request: Request) -> Response:
-    """``DELETE /v1/examples/{number}``: out of the store, and out of the memory of every version."""
-    agent, number = agent_of(request), request.path_params["number"]
+    """``DELETE /v1/examples/{number}``: with everything that was made of it; see ``forgetting``."""
+    number = request.path_params["number"]
+    told = await run_in_threadpool(_forget, agent_of(request), _trains(request), numbers=[number])
+    return JSONResponse({"id": number, **told})
 
-    def forget() -> dict[str, object]:
-        with Link(agent.settings) as link:
-            forgotten = forget_examples(link, [number])
-        return {"id": number, "deleted": True, "rows": forgotten.rows}
 
-    return JSONResponse(await run_in_threadpool(forget))
+async def forget_examples(request: Request) -> Response:
+    """``DELETE /v1/examples?file=…&matching=…``: all that came from a file, all that hold some words."""
+    asked = request.query_params
+    files, matching = asked.getlist("file"), asked.get("matching", "")
+    if not any(files) and not matching:
+        raise BadRequest("file or matching must say what is to be forgotten")
+    told = await run_in_threadpool(
+        _forget, agent_of(request), _trains(request), files=files, matching=matching
+    )
+    return JSONResponse(told)
 
 
 async def give_feedback(request: Request) -> Response:
@@ -81,6 +90,21 @@ async def give_feedback(request: Request) -> Response:
     meant = await run_in_threadpool(_answer_meant, agent, body)
     told = await run_in_threadpool(_keep_feedback, agent, meant, rating, correction or None)
     return JSONResponse({**told, "example": bool(correction)}, 201)
+
+
+def _trains(request: Request) -> bool:
+    """``train=false`` leaves it at forgetting."""
+    word = request.query_params.get("train", "true")
+    if word not in ("true", "false"):
+        raise BadRequest("train must be true or false", "train")
+    return word == "true"
+
+
+def _forget(agent: Agent, trains: bool, **meant: Any) -> dict[str, object]:
+    with Link(agent.settings, "forget") as link:
+        gone = forget(link, choose(link.store, **meant))
+        job = anew(link.store, agent.settings.recipe) if trains and gone.versions else None
+    return {"deleted": True, **gone.to_json(), "job": job}
 
 
 def _answer_meant(agent: Agent, body: Body) -> Answer:

@@ -210,6 +210,7 @@ class Voice:
             finally:
                 self._metrics.sent.inc(link.up - up)
                 self._metrics.received.inc(link.down - down)
+                link.egress.flush()
 
     def rest(self) -> None:
         """Let go of the session and of what is in memory."""
@@ -234,7 +235,7 @@ class Voice:
 
     def _opened(self) -> Link:
         if self._link is None:
-            self._link = Link(self._settings, sleep=self._pause)
+            self._link = Link(self._settings, "api", sleep=self._pause)
         return self._link
 
     def _speaking(self, link: Link, version: PluginVersion | None) -> Speaker:

@@ -36,6 +36,11 @@ COMMANDS = (
     "plugins",
     "memory",
     "evaluate",
+    "forget",
+    "egress",
+    "policy",
+    "export",
+    "import",
     "doctor",
 )
 """Modules of this package, in the order that help shows them. To add a command: a module and a name."""

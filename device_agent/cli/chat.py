@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Read turns and answer them until the input ends."""
     sampling, version = sampling_of(args), plugin_of(args, settings)
-    with Link(settings) as link, Speaker(link, version, show_progress) as speaker:
+    with Link(settings, "chat") as link, Speaker(link, version, show_progress) as speaker:
         name = f"plugin {version.version}" if version is not None else "the frozen backbone"
         _note(args, f"{speaker.facts.name} with {name}. /base /new /quit")
         conversation = Conversation(speaker, args, sampling)
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
                 break
             try:
                 conversation.take(line)
+                link.egress.flush()  # a person may think for long about the next turn
             except (DeviceError, Fault) as error:
                 # A person can try again; a program that pipes lines has to know.
                 if not sys.stdin.isatty():

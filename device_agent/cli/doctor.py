@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from device_agent.atomic import make_folder, others_may
 from device_agent.cli import FAILED, OK, print_json
 from device_agent.errors import DeviceError
 from device_agent.settings import CHOICES, Settings
@@ -35,6 +36,7 @@ LIBRARIES = {
     "starlette": (0, 40),
     "uvicorn": (0, 30),
     "prometheus-client": (0, 21),
+    "cryptography": (43,),
 }
 """Oldest version of each library that will do."""
 
@@ -135,7 +137,7 @@ def check_home(report: Report) -> Iterator[Finding]:
     """The home folder: may we write there, is there room?"""
     home = report.settings.home
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(home)
         with tempfile.TemporaryFile(dir=home) as file:
             file.write(b"x")
     except OSError as error:
@@ -148,19 +150,38 @@ def check_home(report: Report) -> Iterator[Finding]:
     yield Finding("disk", free >= ENOUGH_DISK, f"{free / 1e9:.1f} GB free", hint)
 
 
+def check_private(report: Report) -> Iterator[Finding]:
+    """What is in the home folder: can nobody else read or change it?"""
+    home = report.settings.home
+    # Who may not enter a folder cannot reach what is in it.
+    open_ones = [home, *home.rglob("*")] if home.is_dir() and others_may(home) else []
+    found = [path for path in open_ones if path.exists() and others_may(path)]
+    told = f"{found[0]} and {len(found) - 1} more can be read by others" if found else "yours alone"
+    hint = f"Close it with: chmod -R go= {home}"
+    yield Finding("private", not found, told, hint)
+
+
+def check_policy(report: Report) -> Iterator[Finding]:
+    """What may leave: can it be understood?"""
+    from device_agent.egress_policy import POLICY, PolicyFile
+
+    try:
+        PolicyFile(report.settings.home).now()
+    except DeviceError as error:
+        yield Finding("policy", False, str(error), error.hint)
+        return
+    there = (report.settings.home / POLICY).exists()
+    yield Finding("policy", True, f"{POLICY} is right" if there else "none; everything may leave")
+
+
 def check_cloud(report: Report) -> Iterator[Finding]:
     """The cloud: does it answer, does it speak our protocol and codec?"""
-    from device_agent.cloud import CloudClient
+    from device_agent.link import Link
 
     settings = report.settings
     try:
-        with CloudClient(
-            settings.cloud,
-            patience=settings.patience,
-            key=settings.key,
-            authority=settings.ca,
-        ) as cloud:
-            report.facts = cloud.facts()
+        with Link(settings, "doctor") as link:
+            report.facts = link.cloud.facts()
     except (DeviceError, Fault) as error:
         yield Finding("cloud", False, str(error), error.hint)
         return
@@ -232,6 +253,8 @@ CHECKS: tuple[Check, ...] = (
     check_libraries,
     check_settings,
     check_home,
+    check_private,
+    check_policy,
     check_cloud,
     check_kit,
     check_plugin,

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     plugins = PluginStore(settings.home)
     version = plugins.get(args.plugin) if args.plugin else plugins.current()
     version = None if args.base else version
-    with Link(settings) as link:
+    with Link(settings, "evaluate") as link:
         if version is not None:
             version.require(link.facts().fingerprint)
         kit = matching_kit(link, version.kit_id if version else settings.recipe, Watcher())
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             raise NothingToScore()
         encoding = choose_encoding(link, kit) if version is None else version.encoding
         cache = cache_of(link, kit, encoding)
-        prefix = version.prefix if version and settings.prefix > 0 else NO_PREFIX
+        prefix = version.prefix if version and link.prefix > 0 else NO_PREFIX
         prefixed = [behind(text, prefix) for text in texts]
         fetch(lambda: link.cloud, cache, [*texts, *prefixed])
     head, bare = Head(kit, settings.threads), FeatureRows(cache, texts)

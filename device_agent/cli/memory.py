@@ -1,47 +1,38 @@
-"""What your plugin remembers word for word: look, bring it up to date, forget.
+"""What your plugin remembers word for word: look, bring it up to date.
 
   sideplug memory status
   sideplug memory list             the examples, by number
   sideplug memory update           remember what was learned since, without training
-  sideplug memory forget 3 7       drop examples, here and from what later trainings read
 
 The memory takes part in every answer where it has been found to help; `--memory off` (or `memory = "off"`
-in config.toml) does without. What is forgotten is gone from it at once; what the weights of a plugin
-have learned of it stays until you train anew.
+in config.toml) does without. `sideplug forget` takes examples out of it, and out of everything else.
 """
 
 import argparse
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from device_agent.cli import OK, print_json
 from device_agent.cli.status import in_words
 from device_agent.link import Link
 from device_agent.plugins import PluginStore
-from device_agent.remembering import catch_up, forget_examples, known_rows, open_memory
+from device_agent.remembering import catch_up, known_rows, open_memory
 from device_agent.settings import Settings
 from device_agent.watcher import Watcher
 
 NAME = "memory"
-HELP = "what your plugin remembers; update, forget"
+HELP = "what your plugin remembers; update"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("action", choices=ACTIONS, help=f"one of {', '.join(ACTIONS)}")
-    parser.add_argument("examples", nargs="*", type=int, metavar="NUMBER", help="for forget")
-    parser.set_defaults(usage_error=parser.error)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions."""
-    action = ACTIONS[args.action]
-    if bool(args.examples) != action.takes_examples:
-        takes = "takes numbers of examples" if action.takes_examples else "takes nothing more"
-        args.usage_error(f"memory {args.action} {takes}")
-    with Link(settings) as link:
-        action.run(args, link)
+    with Link(settings, "memory") as link:
+        ACTIONS[args.action](args, link)
     return OK
 
 
@@ -108,27 +99,9 @@ def _update(args: argparse.Namespace, link: Link) -> None:
         print(f"{rows} more tokens are remembered, after {seconds:.1f} s")
 
 
-def _forget(args: argparse.Namespace, link: Link) -> None:
-    gone = forget_examples(link, args.examples)
-    if args.json:
-        told = {"examples": gone.examples, "rows": gone.rows, "versions": gone.versions}
-        print_json(told)
-        return
-    print(f"{gone.examples} examples are gone, {gone.rows} tokens from {gone.versions} memories")
-    print("a plugin that was trained on them knows them until `sideplug train` makes a new one")
-
-
-class Action(NamedTuple):
-    """One word behind ``memory``."""
-
-    run: Callable[[argparse.Namespace, Link], None]
-    takes_examples: bool
-
-
-ACTIONS = {
-    "status": Action(_status, takes_examples=False),
-    "list": Action(_list, takes_examples=False),
-    "update": Action(_update, takes_examples=False),
-    "forget": Action(_forget, takes_examples=True),
+ACTIONS: dict[str, Callable[[argparse.Namespace, Link], None]] = {
+    "status": _status,
+    "list": _list,
+    "update": _update,
 }
 """To add an action: a function and a row."""

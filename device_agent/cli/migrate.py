@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Train on the new backbone, and say what came of it."""
-    with Link(settings) as link, Screen() as screen:
+    with Link(settings, "migrate") as link, Screen() as screen:
         moved = migrate(link, args.to, {"threads": settings.threads}, screen)
     if args.json:
         before = moved.before and {"version": moved.before.version, "backbone": _name(moved)}

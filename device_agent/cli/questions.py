@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from device_agent.cli import OK, print_json
+from device_agent.forgetting import NoSuchExample, choose, drop
 from device_agent.link import Link
 from device_agent.questioning import made_questions, make_questions
-from device_agent.remembering import NoSuchExample, forget_examples
 from device_agent.settings import Settings
 from device_agent.store import StoredExample
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         args.usage_error(f"questions {args.action} {takes}")
     if args.plain and args.action != "make":
         args.usage_error("--plain is for questions make")
-    with Link(settings) as link:
+    with Link(settings, "questions") as link:
         action.run(args, link)
     return OK
 
@@ -83,7 +83,7 @@ def _drop(args: argparse.Namespace, link: Link) -> None:
     for number in args.examples:
         if number not in made:
             raise NoSuchExample(number)
-    gone = forget_examples(link, args.examples)
+    gone = drop(link, choose(link.store, args.examples))
     if args.json:
         print_json({"examples": gone.examples, "rows": gone.rows})
     else:

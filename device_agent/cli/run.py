@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     prompts = list(_prompts(args))
     sampling = sampling_of(args)
     version = plugin_of(args, settings)
-    with Link(settings) as link, Speaker(link, version, show_progress) as speaker:
+    with Link(settings, "run") as link, Speaker(link, version, show_progress) as speaker:
         for prompt in prompts:
             answer = _answer(prompt, args, sampling, link, speaker)
             if args.json:
@@ -114,6 +114,7 @@ def _answer(
         "accepted": drafts.accepted,
         "bytes_up": link.up - up,
         "bytes_down": link.down - down,
+        "made_with": speaker.made_with().to_json(),
     }
 
 

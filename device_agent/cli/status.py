@@ -9,6 +9,7 @@ from typing import Any
 from device_agent.cli import OK, print_json
 from device_agent.daemon.instance import find_instance
 from device_agent.jobs import CURVES
+from device_agent.ledger import totals
 from device_agent.link import Link
 from device_agent.plugins import PluginStore
 from device_agent.reachability import reachability
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Collect and show it; an unreachable cloud is no failure."""
-    with Link(settings) as link:
+    with Link(settings, "status") as link:
         found = collect(link)
     if args.json:
         print_json(found)
@@ -47,7 +48,7 @@ def collect(link: Link) -> dict[str, Any]:
         "examples": link.store.count_examples(),
         "last_training": job and _training(job),
         "bytes": {name: folder_bytes(home / name) for name in ("features", "blobs", "plugins")},
-        "traffic": [asdict(total) for total in link.store.traffic()],
+        "traffic": [total.to_json() for total in totals(link.store, by=("host", "kind"))],
     }
 
 

@@ -11,7 +11,7 @@ training and keeps the best so far. A run that was interrupted, in whatever way,
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from types import FrameType
@@ -61,14 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Train, and say what came of it."""
     chosen: dict[str, object] = {name: getattr(args, _place(name)) for name in OPTIONS_HELP}
-    chosen["threads"] = settings.threads
-    with Link(settings) as link, Screen() as screen:
-        lesson = learn(link, chosen, screen, fresh=args.fresh)
+    lesson = train(settings, chosen, args.fresh)
     if args.json:
         print_json(lesson.to_json())
     else:
         show_lesson(lesson)
     return INTERRUPTED if lesson.trained.ending == "stopped" else OK
+
+
+def train(settings: Settings, chosen: Mapping[str, object], fresh: bool = False) -> Lesson:
+    """Train while a person looks on; what is raised is what ``learn`` raises."""
+    with Link(settings, "train") as link, Screen() as screen:
+        return learn(link, {**chosen, "threads": settings.threads}, screen, fresh=fresh)
 
 
 def _place(option: str) -> str:

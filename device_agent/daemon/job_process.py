@@ -17,6 +17,7 @@ from threading import Event, Thread
 from device_agent.cloud import CloudUnreachable
 from device_agent.course import Progress
 from device_agent.daemon.order import FAILED, GONE, OK, Order
+from device_agent.egress_policy import BadPolicy, CapReached
 from device_agent.errors import DeviceError
 from device_agent.learning import learn
 from device_agent.link import Link
@@ -27,6 +28,9 @@ from device_agent.watcher import Watcher
 from protocol.errors import Fault
 
 MB = 1_000_000
+
+PASSING = (CloudUnreachable, AlreadyTraining, StoreUnavailable, CapReached, BadPolicy)
+"""After these a job waits: for the cloud, for who is in the way, for midnight, for a person."""
 
 
 class TooMuchMemory(DeviceError):
@@ -96,7 +100,7 @@ def main() -> int:
     Thread(target=obey_to_the_end, daemon=True).start()
     chosen = {**order.options, "threads": settings.threads}
     try:
-        with Link(settings) as link:
+        with Link(settings, "train") as link:
             lesson = learn(link, chosen, watcher, queued=order.job)
     except (DeviceError, Fault) as error:
         _tell({"message": f"{error}. {error.hint}".strip(), "passing": passes(error)})
@@ -109,7 +113,7 @@ def passes(error: DeviceError | Fault) -> bool:
     """Whether it may be better in a while, so that the job should wait and not be lost."""
     if isinstance(error, Fault):
         return error.status in (429, 503)
-    return isinstance(error, CloudUnreachable | AlreadyTraining | StoreUnavailable)
+    return isinstance(error, PASSING)
 
 
 def step_back() -> None:

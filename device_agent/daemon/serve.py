@@ -18,7 +18,7 @@ from device_agent.api.answers import Answers
 from device_agent.api.app import create_app
 from device_agent.api.metrics import Metrics
 from device_agent.api.voices import Voices
-from device_agent.atomic import make_folder
+from device_agent.atomic import make_private
 from device_agent.daemon.instance import (
     LOG,
     POLL,
@@ -90,7 +90,8 @@ def detach(settings: Settings) -> Instance:
         **os.environ,
         **{variable(field.name): str(getattr(settings, field.name)) for field in fields(Settings)},
     }
-    with (make_folder(settings.home) / LOG).open("wb") as log:
+    make_private(settings.home / LOG)
+    with (settings.home / LOG).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "device_agent", "up"],
             stdin=subprocess.DEVNULL,

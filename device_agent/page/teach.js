@@ -92,11 +92,12 @@ async function keep(name, send) {
 }
 
 async function forgetExample(example) {
-  const words = `“${example.preview.slice(0, 120)}” is taken out of your examples, and out of what your model remembers word for word.`;
+  const words = `“${example.preview.slice(0, 120)}” goes for good, with what your model remembers of it and every version trained on it.`;
   if (!(await sure("Forget this example?", words, "Forget it"))) return;
   try {
-    await ask("DELETE", `/v1/examples/${example.id}`);
-    told("Forgotten. What a plugin's weights have learned of it goes with the next training.");
+    const { versions, job } = await ask("DELETE", `/v1/examples/${example.id}`);
+    const gone = versions.length ? ` Gone with it: version ${versions.join(", ")}.` : "";
+    told(`Forgotten.${gone}${job ? " A new one is being trained." : ""}`);
   } catch (error) {
     told(error.message, "bad");
   }

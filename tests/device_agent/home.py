@@ -97,7 +97,7 @@ def add_plugin(
     scale[token] = 9
     plugins = PluginStore(settings.home)
     ids = np.array(prefix, dtype=np.uint32)
-    about = {"codec": "f32", "speaks": speaks}
+    about = {"codec": "f32", "speaks": speaks, "examples": []}
     version = plugins.add(manifest, {"scale": scale}, about, ids, dict(card), [])
     plugins.use(version.version)
     return version.version

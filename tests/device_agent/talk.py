@@ -4,7 +4,8 @@ import random
 
 import numpy as np
 
-from device_agent.cloud import CloudClient, Traffic
+from device_agent.cloud import CloudClient
+from device_agent.traffic import Outgoing, Traffic
 from protocol import versions
 from protocol.messages import States, Tokens, Wants
 from tests.device_agent.scripted_cloud import json_answer
@@ -36,9 +37,15 @@ class Talk:
             url,
             sleep=self.pauses.append,
             random=random.Random(0),
-            on_traffic=self.traffic.append,
+            account=self,
             **options,
         )
+
+    def leaving(self, out: Outgoing) -> None:
+        pass
+
+    def came(self, traffic: Traffic) -> None:
+        self.traffic.append(traffic)
 
 
 def texts(*sizes):

@@ -73,7 +73,11 @@ def test_a_chat_is_answered_by_who_is_asked(client, model, said):
     assert answer.model == model
     assert answer.usage.prompt_tokens == len("UhelloA")
     assert (answer.usage.completion_tokens, answer.usage.total_tokens) == (4, 11)
-    assert answer.system_fingerprint.startswith("base" if model == "base" else "me:")
+    plugin = {"base": None, "me": "2", "me:1": "1", "me:2": "2"}[model]
+    made_with = {"backbone": "f" * 64, "plugin": plugin, "corrects": plugin is not None}
+    assert answer.sideplug == {**made_with, "prefix": 0, "memory": False}
+    who = "base-" + "f" * 12 if plugin is None else f"me:{plugin}-" + "f" * 12 + "-plugin"
+    assert answer.system_fingerprint == who
 
 
 def test_a_streamed_chat_says_the_same_piece_by_piece(client):
@@ -84,6 +88,7 @@ def test_a_streamed_chat_says_the_same_piece_by_piece(client):
     assert [chunk.choices[0].finish_reason for chunk in told[-2:]] == [None, "length"]
     assert (usage.choices, usage.usage.completion_tokens) == ([], 4)
     assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.system_fingerprint for chunk in chunks} == {"base-" + "f" * 12}
 
 
 def test_usage_tells_what_was_drafted(client, http):
@@ -422,8 +427,16 @@ def test_plugins_are_listed_switched_and_rolled_back(http, client, agent):
 
 def test_what_has_left_the_device_is_told(http, client):
     ask(client, "a")
-    rows = http.get("/v1/egress").json()["data"]
-    assert {"facts", "kit", "session", "step"} <= {row["kind"] for row in rows}
+    answer = http.get("/v1/egress")
+    assert answer.status_code == 200, answer.text
+    rows = answer.json()["data"]
+    assert {"facts", "kit", "session", "prompt", "answer"} <= {row["kind"] for row in rows}
+    assert {row["purpose"] for row in rows} == {"api"}
+    (whole,) = http.get("/v1/egress", params={"by": ""}).json()["data"]
+    assert whole["up"] == sum(row["up"] for row in rows) > 0
+    days = http.get("/v1/egress", params={"by": "day,kind"}).json()["data"]
+    assert {row["day"] for row in days} == {time.strftime("%Y-%m-%d")}
+    assert http.get("/v1/egress", params={"by": "colour"}).status_code == 400
     assert http.get("/v1/egress", params={"since": time.time() + 3600}).json()["data"] == []
     assert http.get("/v1/egress", params={"since": "nan"}).status_code == 400
 

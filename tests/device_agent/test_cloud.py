@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from device_agent.cloud import Traffic
 from protocol.errors import (
     FAULTS,
     Fault,
@@ -104,6 +103,10 @@ def test_every_byte_of_the_bodies_is_counted_by_kind(talk_to):
     with pytest.raises(SessionNotFound):
         talk.cloud.step("abc", TOKENS)
     up = len(frame(TOKENS))
-    assert talk.traffic[:2] == [Traffic("tokenizer", 0, 5), Traffic("step", up, len(body))]
-    assert talk.traffic[2].kind == "step"
+    assert [(one.out.kind, one.out.body, one.out.tokens) for one in talk.traffic] == [
+        ("tokenizer", 0, 0),
+        ("prompt", up, 2),
+        ("prompt", up, 2),
+    ]
+    assert [one.down for one in talk.traffic[:2]] == [5, len(body)]
     assert talk.traffic[2].down > 0

@@ -51,7 +51,8 @@ def test_a_fresh_home_is_well(clinic):
     code, found = clinic.check()
     assert code == 0
     assert list(found) == [
-        "python", "libraries", "settings", "home", "disk", "cloud", "codec", "kit", "plugin"
+        "python", "libraries", "settings", "home", "disk", "private", "policy", "cloud", "codec",
+        "kit", "plugin",
     ]  # fmt: skip
     assert "toy" in found["cloud"]["found"]
     assert "1.0" in found["cloud"]["found"]
@@ -183,3 +184,25 @@ def test_the_libraries_are_those_that_the_project_asks_for_and_no_older():
     assert set(asked) == set(doctor.LIBRARIES)
     for name, oldest in doctor.LIBRARIES.items():
         assert doctor._numbers(asked[name].split(">=")[1]) <= oldest
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bits")
+def test_a_home_that_others_can_read_is_a_problem(clinic):
+    clinic.fetch_kit()
+    clinic.settings.home.chmod(0o755)
+    (clinic.settings.home / "config.toml").write_text("")
+    (clinic.settings.home / "config.toml").chmod(0o644)
+    code, found = clinic.check()
+    assert (code, found["private"]["ok"]) == (1, False)
+    assert "chmod" in found["private"]["hint"]
+    clinic.settings.home.chmod(0o700)
+    assert clinic.check()[1]["private"]["ok"], "what nobody can enter is nobody's to read"
+
+
+def test_a_policy_that_is_wrong_is_a_problem(clinic):
+    clinic.settings.home.mkdir(mode=0o700)
+    (clinic.settings.home / "policy.toml").write_text("x = 1")
+    code, found = clinic.check()
+    assert (code, found["policy"]["ok"], found["cloud"]["ok"]) == (1, False, False)
+    assert "x is unknown" in found["policy"]["found"]
+    assert clinic.cloud.requests == []

@@ -4,10 +4,10 @@ import pytest
 
 from device_agent import cli
 from device_agent.examples import Example
+from device_agent.forgetting import choose, forget
 from device_agent.link import STORE, Link
 from device_agent.questioning import WORDINGS, made_questions, make_questions
 from device_agent.questions import asks_the_same, beside_their_notes, facts_in, source_of
-from device_agent.remembering import forget_examples
 from device_agent.store import Store
 from tests.device_agent.home import toy_home
 
@@ -125,7 +125,7 @@ def test_when_a_note_is_forgotten_so_are_its_questions(home):
         make_questions(link, plain=True)
         made = made_questions(link.store.examples())
         assert {one.source for one in made} == {source_of(link.store.examples()[0].sha256)}
-        gone = forget_examples(link, [1])
+        gone = forget(link, choose(link.store, [1]))
         assert gone.examples == len(made) + 1
         assert [one.example.text for one in link.store.examples()] == ["Rain."]
 

@@ -7,6 +7,7 @@ from device_agent import connection
 from device_agent.cli import main
 from device_agent.cli.status import folder_bytes, in_words
 from device_agent.examples import Example
+from device_agent.ledger import Entry, Ledger
 from device_agent.link import STORE
 from device_agent.store import Store
 from tests.device_agent.home import add_plugin, toy_home
@@ -34,8 +35,10 @@ def test_everything_that_is_there_is_told(toy, capsys):
     add_plugin(settings, cloud.manifest, token=20)
     with Store(settings.home / STORE) as store:
         store.add_examples([Example(text="one"), Example(text="two")], "notes.md")
-        store.record_traffic(urlsplit(settings.cloud).netloc, "step", 10, 2000)
-        store.record_traffic("elsewhere:1", "step", 5, 6)
+        ledger = Ledger(store, "chat")
+        ledger.note(Entry(urlsplit(settings.cloud).netloc, "prompt", 10, 2000))
+        ledger.note(Entry("elsewhere:1", "prompt", 5, 6))
+        ledger.flush()
         job = store.begin_job("small")
         store.update_job(job, "done", {"epoch": 3})
     assert main(["status", "--json"]) == 0
@@ -51,7 +54,7 @@ def test_everything_that_is_there_is_told(toy, capsys):
     assert told["last_training"] == {"state": "done", "recipe": "small", "epoch": 3}
     assert told["bytes"]["plugins"] > 256
     step = {
-        row["host"]: (row["up"], row["down"]) for row in told["traffic"] if row["kind"] == "step"
+        row["host"]: (row["up"], row["down"]) for row in told["traffic"] if row["kind"] == "prompt"
     }
     assert step == {urlsplit(settings.cloud).netloc: (10, 2000), "elsewhere:1": (5, 6)}
     assert main(["status"]) == 0

@@ -1,5 +1,7 @@
 import multiprocessing
 import sqlite3
+import stat
+import sys
 
 import pytest
 
@@ -12,7 +14,6 @@ from device_agent.store import (
     StoreDamaged,
     StoreTooNew,
     StoreUnavailable,
-    TrafficTotal,
 )
 
 TEXT = Example(text="A note.")
@@ -64,26 +65,6 @@ def test_no_job_yet(store):
     assert store.last_job() is None
 
 
-def test_traffic_adds_up_by_host_and_kind(store):
-    store.record_traffic("cloud:1", "step", 10, 100)
-    store.record_traffic("cloud:1", "step", 1, 2)
-    store.record_traffic("cloud:1", "features", 5, 0)
-    assert store.traffic() == [
-        TrafficTotal("cloud:1", "features", 5, 0, 1),
-        TrafficTotal("cloud:1", "step", 11, 102, 2),
-    ]
-
-
-def test_the_ledger_has_a_line_a_minute(tmp_path):
-    now = [0.0]
-    with Store(tmp_path / "s", clock=lambda: now[0]) as store:
-        for now[0] in (0.0, 59.0, 60.0):
-            store.record_traffic("h", "step", 1, 1)
-    with sqlite3.connect(tmp_path / "s") as db:
-        assert db.execute("SELECT time, exchanges FROM egress").fetchall() == [(0, 2), (60, 1)]
-    db.close()
-
-
 def test_everything_is_there_again_after_reopening(tmp_path):
     with Store(tmp_path / "s") as store:
         store.add_examples([TEXT], "a")
@@ -132,7 +113,7 @@ def test_a_folder_is_no_store(tmp_path):
 
 def test_strict_tables_refuse_other_types(store, tmp_path):
     with sqlite3.connect(tmp_path / "store.sqlite") as db, pytest.raises(sqlite3.IntegrityError):
-        db.execute("INSERT INTO egress VALUES ('soon', 'h', 'k', 1, 1, 1)")
+        db.execute("INSERT INTO egress VALUES ('soon', 'h', 'k', 'p', 1, 1, 1, 1)")
     db.close()
 
 
@@ -187,3 +168,32 @@ def test_what_died_while_it_ran_waits_again_or_has_failed(tmp_path):
         assert (store.job(queued).state, store.job(by_hand).state) == ("queued", "running")
         store.bury_jobs()
         assert store.job(by_hand).state == "failed"
+
+
+def write_one(path):
+    with Store(path) as store:
+        store.add_examples([Example(text="from elsewhere")], "x")
+
+
+def test_a_second_connection_leaves_the_locks_of_the_first(tmp_path):
+    """POSIX drops a process's locks on a file when any of its handles is closed."""
+    path = tmp_path / "s"
+    with Store(path) as store:
+        with store.writing():
+            Store(path).close()
+            other = multiprocessing.get_context("spawn").Process(target=write_one, args=(path,))
+            other.start()
+            other.join(3)
+            assert other.is_alive(), "it waits for this transaction"
+        other.join()
+        assert other.exitcode == 0
+        assert len(store.examples()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bits")
+def test_the_store_and_what_lies_beside_it_are_the_owners_alone(tmp_path):
+    (tmp_path / "s").touch(mode=0o644)
+    with Store(tmp_path / "s") as store:
+        store.add_examples([TEXT], "a")
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"s": 0o600, "s-wal": 0o600, "s-shm": 0o600}

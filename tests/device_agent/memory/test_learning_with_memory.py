@@ -10,11 +10,12 @@ from device_agent import cli
 from device_agent.corpus import digests, tokens_of
 from device_agent.evaluate import Evaluation
 from device_agent.examples import Example
+from device_agent.forgetting import NoSuchExample, choose, forget
 from device_agent.learning import harm, judge, learn
 from device_agent.link import STORE, Link
 from device_agent.memory.file import DamagedMemory, ForeignMemory
 from device_agent.plugins import PluginStore
-from device_agent.remembering import NoMemory, NoSuchExample, catch_up, forget_examples
+from device_agent.remembering import NoMemory, catch_up
 from device_agent.store import Store
 from device_agent.watcher import Watcher
 from tests.device_agent.home import LETTERS
@@ -161,8 +162,8 @@ def test_what_came_since_is_remembered_without_training_and_forgotten_without_a_
     assert linked(settings, lambda link: catch_up(link, Watcher())) == 0
     with Store(settings.home / STORE) as store:
         number = store.examples()[-1].id
-    gone = linked(settings, lambda link: forget_examples(link, [number, number]))
-    assert (gone.examples, gone.rows, gone.versions) == (1, rows, 1)
+    gone = linked(settings, lambda link: forget(link, choose(link.store, [number, number])))
+    assert (gone.examples, gone.rows, gone.versions) == (1, rows, [])
     assert path.read_bytes() == before
     with Store(settings.home / STORE) as store:
         assert [one.example.text for one in store.examples()] == [ALPHABET]
@@ -187,7 +188,7 @@ def test_an_example_that_is_not_there_leaves_all_others(learned):
     settings, _ = learned
     before = current(settings).memory_path.read_bytes()
     with pytest.raises(NoSuchExample):
-        linked(settings, lambda link: forget_examples(link, [1, 99]))
+        linked(settings, lambda link: choose(link.store, [1, 99]))
     assert current(settings).memory_path.read_bytes() == before
 
 
@@ -243,24 +244,13 @@ def test_memory_status_says_what_is_there_and_whether_it_speaks(desk):
     assert "switched off" in desk("memory", "status", "--memory", "off")[1]
 
 
-def test_the_memory_is_listed_updated_and_forgotten_by_command(desk, learned):
+def test_the_memory_is_listed_and_updated_by_command(desk, learned):
     give(learned[0], Example(text=DOCUMENT))
     listed = desk.told("memory", "list")["examples"]
     assert [one["rows"] > 0 for one in listed] == [True, False]
     assert desk.told("memory", "update")["rows"] == len(DOCUMENT) - 2
     assert all(one["rows"] for one in desk.told("memory", "list")["examples"])
     assert DOCUMENT[:20] in desk("memory", "list")[1]
-    code, out, _ = desk("memory", "forget", listed[1]["id"])
-    assert code == 0
-    assert "1 examples are gone" in out
-    assert len(desk.told("memory", "list")["examples"]) == 1
-
-
-def test_memory_takes_numbers_only_where_they_mean_something(desk):
-    for words in (("forget",), ("status", "3"), ("update", "1")):
-        with pytest.raises(SystemExit) as usage:
-            desk("memory", *words)
-        assert usage.value.code == 2
 
 
 def test_a_home_without_a_memory_says_so(tmp_path, capsys, monkeypatch, world):
