@@ -126,7 +126,7 @@ def test_what_goes_wrong_in_mid_answer_is_told_within_the_stream(tmp_path):
             return step(*args)
 
         cloud.backbone._step = failing
-        with served(settings) as agent, agent.http() as http:
+        with served(settings, drafts="off") as agent, agent.http() as http:
             body = {"model": "me", "prompt": "c", "max_tokens": 40, "stream": True}
             answer = http.post("/v1/completions", json={**body, "temperature": 0})
     events = [line for line in answer.text.split("\n\n") if line]

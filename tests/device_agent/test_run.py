@@ -34,6 +34,7 @@ def test_run_json_tells_everything(sideplug):
     assert told.pop("bytes_up") == up
     assert told.pop("bytes_down") > 4 * 64 * 4
     assert told.pop("drafted") >= told.pop("accepted") > 0
+    assert told.pop("made_with")["backbone"] == sideplug.cloud.facts.fingerprint
     assert told == {
         "prompt": "abc",
         "text": "defg",
