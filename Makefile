@@ -9,7 +9,7 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cloud,device,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cloud,device,federated,bench,dev]'
 	touch $@
 
 # What a device has: no torch, no transformers.

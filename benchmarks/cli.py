@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     definitions,
     exactness,
+    federated,
     network,
     overhead,
     quality,
@@ -59,6 +60,7 @@ BENCHMARKS = tuple(
         quality,
         people,
         definitions,
+        federated,
         rules,
         step,
         network,

@@ -1,4 +1,4 @@
-"""The command ``sideplug-cloud``: pull, list, serve, compile, keys, plan, cost."""
+"""The command ``sideplug-cloud``: pull, list, serve, compile, keys, plan, cost, federate."""
 
 import argparse
 import json
@@ -182,6 +182,20 @@ def _cost(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _federate(args: argparse.Namespace, settings: Settings) -> int:
+    from cloud_service.federated.command import run
+
+    result, text = run(args, settings, _say)
+    _print(args, result, text)
+    return 0
+
+
+def _add_federate(parser: argparse.ArgumentParser) -> None:
+    from cloud_service.federated.command import add_arguments
+
+    add_arguments(parser)
+
+
 def _give_way() -> None:
     """Let whoever answers a person go first, where the system has an order."""
     if hasattr(os, "nice"):
@@ -341,6 +355,15 @@ COMMANDS = (
         "recomputation, PEPITA and MEMPEPITA: as published, and as frameworks compute.",
         _add_cost,
         _cost,
+    ),
+    Command(
+        "federate",
+        "let devices learn a shared plugin together",
+        "Runs rounds of federated learning over the weights of a recipe's kit, by Flower. Devices take "
+        "part with `sideplug federate join URL`. What is over is on disk after every round: started "
+        "again with the same --name and plan, it goes on from there.",
+        _add_federate,
+        _federate,
     ),
     Command(
         "keys",

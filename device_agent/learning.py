@@ -16,6 +16,7 @@ from device_agent.course import Trained
 from device_agent.errors import DeviceError
 from device_agent.evaluate import Evaluation, Part, compare, weigh
 from device_agent.examples import WINDOW
+from device_agent.federated.shared import Shared, of_kit
 from device_agent.head import Head
 from device_agent.journal import Journal
 from device_agent.kits import Kit
@@ -35,6 +36,7 @@ from device_agent.plugins import MEMORY, PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX, Ids
 from device_agent.settings import Settings
 from device_agent.side_plugin import SidePlugin
+from device_agent.start import Start
 from device_agent.trainer import Trainer
 from device_agent.training_lock import training_lock
 from device_agent.training_options import TrainingOptions
@@ -246,9 +248,11 @@ def _train(
     head = Head(kit, options.threads)
     prefix = corpus.prefixed.prefix
     validation = corpus.held_out(options.validation_tokens, prefix)
-    run = _run_digest(kit, corpus, options)
+    shared = of_kit(settings.home, kit.manifest)
+    start = None if shared is None else Start(shared.weights, rival=True)
+    run = _run_digest(kit, corpus, options, shared)
     journal.watcher.note(_plan_in_words(corpus, path, run))
-    trainer = Trainer(kit, head, corpus.training(), validation, options, run, path)
+    trainer = Trainer(kit, head, corpus.training(), validation, options, run, path, start)
     with journal.watcher.interruptible():
         trained = trainer.train(journal.training, journal.watcher.stop)
     del trainer
@@ -266,6 +270,7 @@ def _train(
                 "memory": judged.gates.to_json(),
                 "speaks": judged.verdict.speaks,
                 "examples": corpus.examples,
+                "shared": shared and {"round": shared.round, "digest": shared.digest},
             }
             version = plugins.add(
                 kit.manifest,
@@ -410,9 +415,10 @@ def _card(judged: _Judged, trained: Trained, corpus: Corpus) -> dict[str, object
     }
 
 
-def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions) -> str:
+def _run_digest(kit: Kit, corpus: Corpus, options: TrainingOptions, shared: Shared | None) -> str:
     """Names everything that decides the numbers of a run."""
     about = {
+        "shared": shared and shared.digest,
         "kit": kit.manifest.id,
         "files": {name: file.sha256 for name, file in sorted(kit.manifest.files.items())},
         "codec": corpus.cache.wants.codec,

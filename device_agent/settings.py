@@ -30,6 +30,7 @@ CHOICES = {
     "codec": ("f32", "f16", "bf16", "int8"),
     "memory": ("on", "off"),
     "train_when": ("idle", "always"),
+    "federated": ("off", "on"),
 }
 """Settings that take one of a few words."""
 
@@ -95,6 +96,9 @@ class Settings:
 
     drafts: str = AUTO
     """Tokens that one request drafts and the device verifies: auto, off, or how many the cloud is asked for."""
+
+    federated: str = "off"
+    """Whether this device may learn together with others: on or off. Weights leave it then, see README."""
 
     patience: float = 300.0
     """Seconds to wait for one answer of the cloud."""

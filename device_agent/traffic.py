@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 StepKind = Literal["prompt", "answer", "replay"]
 """What the tokens of a step are."""
 
-Kind = Literal["facts", "tokenizer", "kit", "session", "prefix", "features", StepKind]
+Kind = Literal["facts", "tokenizer", "kit", "session", "prefix", "features", "federated", StepKind]
 
 
 class About(NamedTuple):
@@ -24,6 +24,7 @@ KINDS: dict[Kind, About] = {
     "session": About("opening, cropping and closing sessions", text=False),
     "prefix": About("your personal prefix", text=True),
     "features": About("texts to be read: what you teach, what you have embedded", text=True),
+    "federated": About("what training added to weights shared with others", text=False),
     "prompt": About("what you ask", text=True),
     "answer": About("answers, token by token, and guesses at how they go on", text=True),
     "replay": About("a conversation once more, when the cloud has lost it", text=True),
@@ -40,6 +41,8 @@ Purpose = Literal[
     "questions",
     "migrate",
     "forget",
+    "federate",
+    "bench",
     "status",
     "doctor",
     "program",

@@ -24,6 +24,7 @@ from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.shortlist import Shortlist, choose_shortlist, share_of
 from device_agent.side_plugin import SidePlugin
+from device_agent.start import Start, rate_at
 from device_agent.training_options import TrainingOptions
 from device_agent.training_step import TrainingStep
 from device_agent.vocabulary import mean_probability
@@ -55,6 +56,7 @@ class Trainer:
         options: How the run goes.
         run: Digest of everything that the run depends on; a checkpoint of another run is not used.
         path: Of the checkpoint.
+        start: Where to begin; at the kit's own weights when None.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Trainer:
         options: TrainingOptions,
         run: str,
         path: Path,
+        start: Start | None = None,
     ) -> None:
         self._kit, self._head, self._options = kit, head, options
+        self._start = start
         self._rows, self._validation = training, validation
         self._run, self._path = run, path
         once = training.documents | training.rehearsed
@@ -99,6 +103,8 @@ class Trainer:
         resumed = found is not None and found.run == self._run
         self._begin(found if resumed else None)
         del found
+        if self._start is not None and self._start.rival and not resumed:
+            self._rate_start()
         ending: Ending | None = None
         while ending is None:
             ending = self._epoch(on_progress, stop)
@@ -120,7 +126,7 @@ class Trainer:
                     self._shortlist, self._kit.manifest.hidden, self._kit.manifest.softcap
                 )
             self._step = self._compiled()
-            self._step.load(self._kit.initial())
+            self._step.load(self._kit.initial() if self._start is None else self._start.weights)
             return
         self._shortlist = Shortlist.of(self._head, found.arrays["shortlist"])
         self._rows.rest[:] = found.arrays["rest"]
@@ -197,6 +203,10 @@ class Trainer:
         loss, _ = self._step.run(count, last=self._course.step + 1 == self._batches)
         if not math.isfinite(loss):
             raise Diverged(count)
+        if self._start is not None and self._start.proximal:
+            total = self._batches * self._options.epochs
+            rate = rate_at(count, self._options.rate, total, self._options.warmup * total)
+            self._start.pull(self._step.weights(), rate)
         return loss
 
     def _rest(
@@ -213,11 +223,7 @@ class Trainer:
     def _validate(self, on_progress: Callable[[Progress], None]) -> None:
         """Score the held-out tokens; keep the weights when they are the best so far."""
         course = self._course
-        plugin = SidePlugin(self._kit, self._step.weights(), self._options.threads)
-        scored = evaluate(self._kit.manifest, self._head, plugin, self._validation)
-        found = math.inf if scored.plugin is None else scored.plugin
-        if not math.isfinite(found):
-            raise Diverged(course.epoch * self._batches + course.step)
+        found = self._scored()
         course.seconds, course.cpu_seconds = self._seconds(), self._cpu_seconds()
         loss = course.loss_sum / course.step
         course.stale += 1
@@ -235,6 +241,20 @@ class Trainer:
             }
         )
         on_progress(self._progress(loss, found))
+
+    def _rate_start(self) -> None:
+        """Let the weights that training begins with count as the best so far."""
+        self._course.best = self._scored()
+        self._best = self._copy()
+
+    def _scored(self) -> float:
+        """Negative log-likelihood of the held-out tokens by the weights of now."""
+        plugin = SidePlugin(self._kit, self._step.weights(), self._options.threads)
+        scored = evaluate(self._kit.manifest, self._head, plugin, self._validation)
+        found = math.inf if scored.plugin is None else scored.plugin
+        if not math.isfinite(found):
+            raise Diverged(self._course.epoch * self._batches + self._course.step)
+        return found
 
     # --- what is kept ---
 

@@ -41,6 +41,8 @@ COMMANDS = (
     "policy",
     "export",
     "import",
+    "federate",
+    "bench",
     "doctor",
 )
 """Modules of this package, in the order that help shows them. To add a command: a module and a name."""
@@ -70,6 +72,7 @@ SETTINGS_HELP = {
     "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
     "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
     "drafts": "tokens drafted ahead in one request and verified here: auto, off, or a number (default auto)",
+    "federated": "whether this device may learn together with others: on, off (default off)",
     "patience": "seconds to wait for one answer of the cloud (default 300)",
 }
 

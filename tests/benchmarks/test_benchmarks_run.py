@@ -113,6 +113,23 @@ def test_every_encoding_is_tried_on_a_tiny_backbone(small_world, tmp_path):
     chosen = [row for row in rows if row["chosen"]]
     assert len(chosen) == 1
     assert chosen[0]["bytes"] < whole["whole int8"]["bytes"]
+
+
+def test_devices_learn_together_on_a_tiny_backbone(small_world, tmp_path):
+    pytest.importorskip("flwr")
+    report, shown = run(
+        "federated", tmp_path / "it.json", *words(small_world), cache=small_world[1]
+    )
+    figures = {"bytes_ratio_full", "gain_vs_alone", "better_than_alone", "worst_vs_alone"}
+    assert figures <= report.keys()
+    assert all(figure in shown for figure in figures)
+    told = report["results"]["splits"]["person"]
+    arms = {"frozen", "alone", "federated", "federated + personal", "pooled"}
+    assert [set(row["nll"]) for row in told["people"]] == [arms] * 2
+    (federation,) = told["federations"]
+    assert [line["answered"] for line in federation["log"]] == [2, 2]
+    # A round's update and weights, in 16 bits, cannot take less than the plugin does.
+    assert report["results"]["bytes_round_device"] > 4 * 1000
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 

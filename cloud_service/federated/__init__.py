@@ -1,0 +1,1 @@
+"""The server of a federation: Flower's engine and strategies, and what keeps them safe and whole."""

@@ -1,0 +1,1 @@
+"""Learning together with other devices: what is shared, and what never leaves."""
