@@ -14,7 +14,9 @@ from device_agent.memory_release import return_free_pages
 from protocol.messages import States
 
 
-def onnx_session(path: Path, threads: int, *, arena: bool = False) -> Any:
+def onnx_session(
+    path: Path, threads: int, *, arena: bool = False, profile: Path | None = None
+) -> Any:
     """An ``onnxruntime.InferenceSession`` with the options that every graph here runs with.
 
     Args:
@@ -22,6 +24,7 @@ def onnx_session(path: Path, threads: int, *, arena: bool = False) -> Any:
         threads: For one operator; operators run one after another.
         arena: Keep the largest blocks it ever needed for the next run: a tenth faster where every
             run is alike and large.
+        profile: A folder for the graph as it is run, ``graph.onnx``, and for the times of its nodes.
     """
     # Imported late: commands that compute nothing do not pay for it.
     import onnxruntime
@@ -36,6 +39,10 @@ def onnx_session(path: Path, threads: int, *, arena: bool = False) -> Any:
     options.enable_cpu_mem_arena = arena
     # Spinning threads would burn the time in which the device waits for the cloud.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.fspath(profile / "run")
+        options.optimized_model_filepath = os.fspath(profile / "graph.onnx")
     session = onnxruntime.InferenceSession(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )

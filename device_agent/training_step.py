@@ -1,6 +1,7 @@
 """The compiled training step on onnxruntime: buffers that are bound once, nothing allocated a step."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class TrainingStep:
         sizes: Sizes,
         schedule: Mapping[str, float],
         threads: int,
+        profile: Path | None = None,
     ) -> None:
         """Load the graph and bind it.
 
@@ -47,8 +49,10 @@ class TrainingStep:
             sizes: How many rows each step brings itself.
             schedule: ``rate`` (its peak), ``total`` and ``warmup`` (both in steps).
             threads: For one operator.
+            profile: A folder for the graph as it is run and the times of its nodes; see ``profiled``.
         """
-        self._session = onnx_session(kit.path("train.onnx"), threads, arena=True)
+        path = kit.path("train.onnx")
+        self._session = onnx_session(path, threads, arena=True, profile=profile)
         taken = {taken.name for taken in self._session.get_inputs()}
         scored = len(shortlist.ids)
         rows = np.zeros((scored + sizes.own, kit.manifest.hidden), np.float32)
@@ -100,6 +104,10 @@ class TrainingStep:
         self._count[...] = count
         self._session.run_with_iobinding(self._binding, _releasing() if last else None)
         return float(self._results["loss"]), float(self._results["norm"])
+
+    def profiled(self) -> Path:
+        """End the profile that was asked for; gives its file."""
+        return Path(self._session.end_profiling())
 
 
 def _buffers(manifest: KitManifest, tokens: int, negatives: int) -> dict[str, NDArray[Any]]:

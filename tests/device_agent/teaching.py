@@ -196,7 +196,7 @@ class _Nodes:
 
     def __call__(self, kind: str, *inputs: str, out: str = "", **attributes: object) -> str:
         name = out or f"n{len(self.all)}"
-        self.all.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        self.all.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     def axis(self, number: int) -> str:
