@@ -103,7 +103,7 @@ async function answer(voice, text, place, signal) {
     for await (const piece of events("/v1/chat/completions", body(voice, messages), signal)) {
       // Which version it was: "me" may be another one when the person says what they think of it.
       model = piece.system_fingerprint.replace(/-.*$/, "");
-      say(who, model.replace(":", ", version "));
+      say(who, voice !== BASE && model === BASE ? "me, without a plugin yet" : model.replace(":", ", version "));
       said.append(piece.choices[0]?.delta.content ?? "");
       follow(whole);
     }

@@ -175,7 +175,7 @@ def roll_back(page, http):
     go(page, "Chat")
     page.get_by_role("button", name="New conversation").click()
     mine, base = ask(page, QUESTION).all()
-    expect(mine.locator(".who")).to_have_text("base")
+    expect(mine.locator(".who")).to_have_text("me, without a plugin yet")
     assert mine.locator(".said").text_content() == base.locator(".said").text_content()
     go(page, "Versions")
     page.get_by_role("button", name="Let version 1 speak").click()
