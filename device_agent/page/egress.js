@@ -5,11 +5,11 @@ import { find, make } from "./dom.js";
 import { bytes, count, moment } from "./words.js";
 
 const KINDS = {
-  features: "texts to be read: what you teach",
+  features: "texts to be read: what you teach, what you have embedded",
   prefix: "your prefix: your newest text",
   step: "prompts and answers",
   prompt: "what you ask",
-  answer: "answers, token by token",
+  answer: "answers, token by token, and guesses at how they go on",
   replay: "a conversation once more, lost by the cloud",
   session: "opening and closing sessions; no text",
   facts: "asking which backbone is hosted; no text",
@@ -17,7 +17,16 @@ const KINDS = {
   kit: "fetching what training runs on; no text",
 };
 
-const PURPOSES = { api: "this page, or programs that use the agent", train: "training", memory: "memory" };
+const PURPOSES = {
+  api: "this page, or programs that use the agent",
+  chat: "a chat in a terminal",
+  run: "a question in a terminal",
+  train: "training",
+  evaluate: "an evaluation",
+  migrate: "moving to another backbone",
+  forget: "forgetting",
+  status: "seeing whether the cloud is there",
+};
 
 const SUMS = { up: ["Sent", bytes], down: ["Received", bytes], tokens: ["Tokens of text", count], exchanges: ["Exchanges", count] };
 
