@@ -61,7 +61,7 @@ class Scorer:
                 for cut in tokens_of(link, [Example(text=text) for text in test])
                 for window in cut
             ]
-            cache = cache_of(link, self._kit)
+            cache = cache_of(link, self._kit, None)
             fetch(lambda: link.cloud, cache, windows)
         return FeatureRows(cache, windows)
 

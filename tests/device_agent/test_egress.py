@@ -95,7 +95,8 @@ def calls(tree, name):
 def test_only_the_connection_can_reach_the_network():
     reaching = ("httpx", "http", "urllib.request", "urllib3", "requests", "aiohttp", "ftplib")
     found = {path for path, tree in modules() for name in imported(tree) if name in reaching}
-    assert found == {"connection.py"}
+    # A federation has a server of its own, and Flower its own client; what it sends is accounted for too.
+    assert found == {"connection.py", "federated/node.py"}
     # The agent listens; nothing connects.
     assert {path for path, tree in modules() if "socket" in imported(tree)} == {"daemon/serve.py"}
     assert not any(
@@ -109,6 +110,17 @@ def test_the_connection_sends_in_one_place_behind_the_account():
     (asking,) = calls(tree, "leaving")
     assert asking.lineno < sending.lineno
     assert not any(calls(tree, name) for name in ("stream", "request", "post", "get_stream"))
+
+
+def test_a_federation_sends_updates_in_one_place_behind_the_account():
+    tree = dict(modules())["federated/node.py"]
+    (sending,) = (call for call in calls(tree, "send") if ast.unparse(call.func) == "node.send")
+    (asking,) = (
+        call
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "leaving"
+    )
+    assert asking.lineno < sending.lineno
 
 
 def test_whoever_has_a_client_has_it_from_the_link_with_an_account_and_a_purpose():
