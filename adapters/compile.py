@@ -8,10 +8,12 @@ from tempfile import TemporaryDirectory
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapters.blocks import BlockWeights
 from adapters.check import check_graph, check_head, check_weights_used
 from adapters.encodings import make_wire
 from adapters.errors import HeadMismatch
 from adapters.export import export
+from adapters.frozen import FrozenFile, freeze
 from adapters.graphs import infer_graph, train_graph
 from adapters.head import BLOCK, HeadWeights, write_head
 from adapters.kit_folder import describe, publish, read_kit
@@ -37,6 +39,7 @@ def compile_kit(
     folder: Path,
     progress: Progress,
     sample: Sample | None = None,
+    blocks: BlockWeights | None = None,
 ) -> KitManifest:
     """
     Compile ``recipe`` for a backbone into ``folder``; at once when the kit is already there.
@@ -49,6 +52,7 @@ def compile_kit(
         progress: Told each stage.
         sample: Gives public states; without them, or where the recipe wants none, the kit has no
             basis, and states travel whole.
+        blocks: The backbone's blocks, for targets that compute them.
 
     Raises:
         FolderTaken: ``folder`` holds something else.
@@ -65,7 +69,7 @@ def compile_kit(
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "kit"
         draft.mkdir()
-        plan, target = make_plan(recipe, facts)
+        plan, target = make_plan(recipe, facts, blocks)
         _write_graphs(draft, plan, target, progress)
         progress("quantising the head")
         write_head(draft, head)
@@ -98,11 +102,13 @@ def _write_graphs(draft: Path, plan: Plan, target: Target, progress: Progress) -
     initial: Mapping[str, Tensor] = {
         name: weight.detach() for name, weight in target.named_parameters()
     }
-    train = train_graph(plan, target)
+    train, frozen = train_graph(plan, target), FrozenFile(draft)
     check_weights_used(train, initial, plan.recipe.dropout)
     for graph in (infer_graph(plan, target), train):
         progress(f"exporting {graph.name}")
-        (draft / graph.name).write_bytes(export(graph).SerializeToString())
+        model = export(graph)
+        freeze(model, graph.constants, frozen)
+        (draft / graph.name).write_bytes(model.SerializeToString())
         progress(f"comparing {graph.name} with torch")
         check_graph(graph, draft / graph.name, initial, plan.recipe.dropout)
     save_file(dict(initial), draft / "initial.safetensors")
@@ -128,6 +134,7 @@ def _manifest(
         negatives=plan.negatives,
         mask=plan.mask,
         dropout=recipe.dropout,
+        cache=target.cache,
         weights=tuple(WeightSpec(n, tuple(w.shape)) for n, w in target.named_parameters()),
         schedule=Schedule(
             rate=recipe.rate,

@@ -9,9 +9,10 @@ from itertools import count
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.fx import config as fx_config
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from adapters.ports import Graph, Port
+from adapters.ports import Graph, Port, taken
 from adapters.tidy import tidy
 
 OPSET = 20
@@ -22,11 +23,14 @@ def export(graph: Graph) -> onnx.ModelProto:
     """
     Return ``graph`` as an ONNX model with the graph's own names for inputs, outputs and free axes.
 
+    Its constants are the model's last inputs; ``frozen.freeze`` turns them into constants.
+
     The traced step holds its backward pass: make_fx sees through ``torch.func``.
     """
     sizes = trace_sizes(graph)
-    example = tuple(_example(port, sizes) for port in graph.inputs)
-    with _quiet():
+    ports = taken(graph)
+    example = tuple(_example(port, sizes) for port in ports)
+    with _quiet(), _without_origins():
         # Symbolic, or the trace would hold the example's lengths as constants.
         traced = make_fx(graph.run, tracing_mode="symbolic")(*example)
         program = torch.export.export(
@@ -39,7 +43,7 @@ def export(graph: Graph) -> onnx.ModelProto:
             optimize=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=[port.name for port in graph.inputs],
+            input_names=[port.name for port in ports],
             output_names=[port.name for port in graph.outputs],
         )
     assert exported is not None  # dynamo=True gives a program and writes no file
@@ -52,7 +56,7 @@ def trace_sizes(graph: Graph) -> dict[str, int]:
 
     The tracer takes axes of equal length for the same axis.
     """
-    fixed = {axis for port in graph.inputs for axis in port.shape}
+    fixed = {axis for port in taken(graph) for axis in port.shape}
     lengths = (length for length in count(5) if length not in fixed)
     return dict(zip(graph.free_axes(), lengths, strict=False))
 
@@ -79,8 +83,19 @@ def _dynamic(graph: Graph) -> tuple[dict[int, torch.export.Dim] | None, ...]:
     return tuple(
         {place: dims[axis] for place, axis in enumerate(port.shape) if isinstance(axis, str)}
         or None
-        for port in graph.inputs
+        for port in taken(graph)
     )
+
+
+@contextmanager
+def _without_origins() -> Iterator[None]:
+    """Keep torch from noting in which lines each node was made: it takes long, and is dropped anyway."""
+    before = fx_config.do_not_emit_stack_traces
+    fx_config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        fx_config.do_not_emit_stack_traces = before
 
 
 @contextmanager

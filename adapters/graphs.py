@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.adamw import AdamW, Clock
+from adapters.compression import constants
 from adapters.losses import LOSSES
 from adapters.plan import Plan
-from adapters.ports import Graph, Port
+from adapters.ports import Constant, Graph, Port
 from adapters.rules import RULES
 from adapters.targets.base import Target
 
@@ -17,25 +18,48 @@ CLOCK = ("rate", "count", "total", "warmup")
 
 def infer_graph(plan: Plan, target: Target) -> Graph:
     """Return the graph that turns a step's states into what the head reads."""
-    weights = weight_ports(target)
+    states, weights = _step_ports(plan, target), weight_ports(target)
+    frozen = constants(target.frozen, plan.recipe.compression, training=False)
+    ports = (*states, *weights)
+    names = _names((*ports, *(one.port for one in frozen)))
 
-    def run(taps: Tensor, final: Tensor, *values: Tensor) -> tuple[Tensor]:
-        current = dict(zip(_names(weights), values, strict=True))
-        return (torch.func.functional_call(target, current, (taps, final, None)),)
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        inputs = dict(zip(names, values, strict=True))
+        final = inputs.get("final", inputs["taps"][-1])
+        called = _Inferring(target.bound(inputs))
+        current = {f"target.{port.name}": inputs[port.name] for port in weights}
+        result: tuple[Tensor, ...] = torch.func.functional_call(
+            called, current, (inputs["taps"], final)
+        )
+        return result
 
-    outputs = (Port("state", ("T", plan.hidden)),)
-    return Graph("infer.onnx", (*_state_ports(plan), *weights), outputs, run)
+    outputs = [Port("state", ("T", plan.hidden))]
+    if target.cache:
+        outputs.append(Port("fresh", ("T", *target.cache)))
+    return Graph("infer.onnx", ports, tuple(outputs), run, frozen)
+
+
+class _Inferring(nn.Module):
+    """functional_call goes by ``forward``, and a target infers by another method."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, taps: Tensor, final: Tensor) -> tuple[Tensor, ...]:
+        return self.target.infer(taps, final)
 
 
 def train_graph(plan: Plan, target: Target) -> Graph:
     """Return the graph of one training step: loss, gradients, clipping, optimizer."""
     weights = weight_ports(target)
-    batch = _batch_ports(plan)
+    batch = _batch_ports(plan, target)
     clock = tuple(Port(name, ()) for name in CLOCK)
     state = (*weights, *_prefixed("first.", weights), *_prefixed("second.", weights))
     outputs = (Port("loss", ()), Port("norm", ()), *_prefixed("next.", state))
-    run = _training_step(plan, target, _names(batch), _names(weights))
-    return Graph("train.onnx", (*batch, *clock, *state), outputs, run)
+    frozen = constants(target.frozen, plan.recipe.compression, training=True)
+    run = _training_step(plan, target, _names(batch), _names(weights), frozen)
+    return Graph("train.onnx", (*batch, *clock, *state), outputs, run, frozen)
 
 
 def weight_ports(target: Target) -> tuple[Port, ...]:
@@ -44,7 +68,11 @@ def weight_ports(target: Target) -> tuple[Port, ...]:
 
 
 def _training_step(
-    plan: Plan, target: Target, batch_names: Sequence[str], names: Sequence[str]
+    plan: Plan,
+    target: Target,
+    batch_names: Sequence[str],
+    names: Sequence[str],
+    constants: Sequence[Constant],
 ) -> Callable[..., tuple[Tensor, ...]]:
     rule, loss = RULES[plan.recipe.rule](plan.recipe), LOSSES[plan.loss]
     optimizer = AdamW(plan.recipe.betas, plan.recipe.decay, plan.recipe.clip, target.undecayed)
@@ -55,7 +83,9 @@ def _training_step(
         clock = Clock(*(next(feeds) for _ in CLOCK))
         weights, first, second = ({name: next(feeds) for name in names} for _ in range(3))
         moments = {name: (first[name], second[name]) for name in names}
-        value, gradients = rule(target, loss, weights, batch, plan.softcap, clock.count)
+        frozen = {constant.name: next(feeds) for constant in constants}
+        bound = target.bound({**batch, **frozen})
+        value, gradients = rule(bound, loss, weights, batch, plan.softcap, clock.count)
         norm = optimizer.norm(gradients)
         moved = optimizer.step(weights, gradients, moments, norm, clock)
         return (
@@ -69,13 +99,27 @@ def _training_step(
     return run
 
 
+def _step_ports(plan: Plan, target: Target) -> tuple[Port, ...]:
+    """Return what a step reads of the backbone, and of the tokens before where any is kept."""
+    taps, final = _state_ports(plan)
+    if not target.cache:
+        return taps, final
+    # Who computes the last blocks is not sent their result.
+    return taps, *_read_ports(target), Port("past", ("P", *target.cache))
+
+
 def _state_ports(plan: Plan) -> tuple[Port, Port]:
     taps = Port("taps", (len(plan.layers), "T", plan.hidden))
     return taps, Port("final", ("T", plan.hidden))
 
 
-def _batch_ports(plan: Plan) -> tuple[Port, ...]:
+def _read_ports(target: Target) -> tuple[Port, ...]:
+    return tuple(Port(name, axes) for name, axes in target.reads.items())
+
+
+def _batch_ports(plan: Plan, target: Target) -> tuple[Port, ...]:
     ports = [*_state_ports(plan), Port("targets", ("T",), torch.int64), Port("scored", ("T",))]
+    ports += _read_ports(target)
     for name, axes in LOSSES[plan.loss].reads.items():
         ports.append(Port(name, tuple(plan.hidden if axis == "H" else axis for axis in axes)))
     ports += [Port("rows", ("S", plan.hidden)), Port("bias", ("S",))]

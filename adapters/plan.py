@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from adapters.blocks import BlockWeights
 from adapters.recipe import Recipe
 from adapters.targets import TARGETS
 from adapters.targets.base import Target
@@ -39,10 +40,20 @@ class Plan:
     mask: tuple[int, ...]
 
 
-def make_plan(recipe: Recipe, facts: BackboneFacts) -> tuple[Plan, Target]:
-    """Lay ``recipe`` on the backbone; the target holds the initial weights."""
+def make_plan(
+    recipe: Recipe, facts: BackboneFacts, blocks: BlockWeights | None = None
+) -> tuple[Plan, Target]:
+    """
+    Lay ``recipe`` on the backbone; the target holds the initial weights.
+
+    Args:
+        recipe: What is trained and how.
+        facts: The backbone as the service describes it.
+        blocks: Its blocks, for targets that compute them.
+
+    """
     layers = recipe.layers(facts.layers)
-    target = TARGETS[recipe.target](recipe, len(layers), facts.hidden)
+    target = TARGETS[recipe.target](recipe, layers, facts.hidden, blocks)
     short = recipe.loss == "shortlist" and recipe.shortlist < facts.vocabulary
     plan = Plan(
         recipe=recipe,

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, cast
 
 from adapters.errors import RecipeRefused
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "target": ("ladder", "spa", "classifier"),
+    "target": ("ladder", "spa", "classifier", "tail"),
     "mlp": ("expand", "narrow"),
     "selection": ("all",),
     "rule": ("backprop", "recompute", "pepita", "mempepita", "zeroth_order"),
-    "compression": ("none",),
+    "compression": ("none", "int8", "int4"),
     "loss": ("full", "shortlist"),
 }
 """What the fields that name something may say."""
@@ -23,6 +23,7 @@ _LARGE = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
     "width": (1, 65536),
     "coordinates": (0, 65535),
+    "blocks": (1, 4096),
     "shortlist": (1, _LARGE),
     "negatives": (1, _LARGE),
     "modulation": (1e-6, 1e3),
@@ -59,7 +60,10 @@ class Recipe:
     """Where the backbone is read, as shares of its depth, rising; empty: before and after every layer."""
 
     width: int = 128
-    """Width R of the side network."""
+    """Width R of the side network; of ``tail``, the rank of what is added to each matrix."""
+
+    blocks: int = 8
+    """``tail`` only: how many of the backbone's last blocks the device has; all, where there are no more."""
 
     coordinates: int = 0
     """Numbers in which the taps of a token travel together, by a public basis; 0: states travel whole."""
@@ -83,7 +87,7 @@ class Recipe:
     """``zeroth_order`` only: their size."""
 
     compression: str = "none"
-    """How its frozen part is stored."""
+    """``tail`` only: how its frozen matrices are stored."""
 
     loss: str = "shortlist"
     """A row of ``adapters.losses.LOSSES``."""
@@ -143,6 +147,7 @@ class Recipe:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeRefused("betas", "be two numbers from 0 to less than 1", self.betas)
         self._check_taps()
+        self._check_tail()
 
     def _check_taps(self) -> None:
         inside = all(0 <= share <= 1 for share in self.taps)
@@ -153,6 +158,23 @@ class Recipe:
         if self.target == "spa" and self.rule != "backprop":
             raise RecipeRefused("rule", "be backprop for spa, which is no chain", self.rule)
 
+    def _check_tail(self) -> None:
+        if self.target != "tail":
+            if self.compression != "none":
+                raise RecipeRefused(
+                    "compression", "be none: only tail has a frozen part", self.compression
+                )
+            return
+        if self.taps:
+            raise RecipeRefused(
+                "taps", "be empty for tail, which reads below its blocks", self.taps
+            )
+        if self.rule not in ("backprop", "recompute"):
+            raise RecipeRefused("rule", "be backprop or recompute for tail", self.rule)
+        for name in ("dropout", "coordinates"):
+            if getattr(self, name):
+                raise RecipeRefused(name, "be 0 for tail", getattr(self, name))
+
     def layers(self, depth: int) -> tuple[int, ...]:
         """
         Return the layers that are tapped in a backbone of ``depth`` layers.
@@ -160,6 +182,8 @@ class Recipe:
         Layer 0 is what enters the first one. In a shallow backbone neighbouring
         shares fall together; each layer is read once.
         """
+        if self.target == "tail":
+            return (max(0, depth - self.blocks),)
         if not self.taps:
             return tuple(range(depth + 1))
         return tuple(sorted({round(share * depth) for share in self.taps}))
@@ -206,6 +230,7 @@ def _is_number(value: object) -> bool:
 
 
 _ladder = partial(Recipe, coordinates=128)
+_TAIL = Recipe(name="tail", target="tail", taps=(), width=8, dropout=0.0, decay=0.0)
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -220,6 +245,11 @@ RECIPES: Mapping[str, Recipe] = {
         # Width, rate and dropout of the released module; one epoch there, more where texts are short.
         Recipe(name="spa", target="spa", taps=(), width=32, rate=2e-4),
         Recipe(name="spa-narrow", target="spa", taps=(), width=32, rate=2e-4, mlp="narrow"),
+        _TAIL,
+        replace(_TAIL, name="tail-recompute", rule="recompute"),
+        replace(_TAIL, name="tail-int8", compression="int8"),
+        replace(_TAIL, name="tail-int4", compression="int4"),
+        replace(_TAIL, name="tail-all", blocks=4096, rule="recompute"),
     )
 }
 """The recipes that have a name. To add one: a row."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import onnx
 import torch
 
-from adapters.ports import Graph, Port
+from adapters.ports import Graph, Port, taken
 
 _ELEMENTS = {torch.float32: onnx.TensorProto.FLOAT, torch.int64: onnx.TensorProto.INT64}
 
@@ -17,7 +17,7 @@ def tidy(model: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
     body.name = graph.name.removesuffix(".onnx")
     # A target that does not read a state drops it from the trace; the device feeds it all the same.
     del body.input[:], body.output[:]
-    body.input.extend(_values(graph.inputs))
+    body.input.extend(_values(taken(graph)))
     body.output.extend(_values(graph.outputs))
     _forget_origin(model)
     _fold_transposes(body)

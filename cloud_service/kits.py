@@ -14,6 +14,7 @@ from pathlib import Path
 from adapters.errors import AdapterError
 from adapters.plan import kit_id
 from adapters.recipe import RECIPES
+from cloud_service.backbones.block_weights import block_weights
 from cloud_service.backbones.head_weights import head_weights
 from cloud_service.errors import CompileFailed
 from cloud_service.packages import Say
@@ -56,10 +57,12 @@ def compile_recipe(recipe: str, pulled: Pulled, cache: Path, say: Say) -> KitMan
 
     require_known([recipe])
     facts = pulled.record.facts()
-    folder = cache / "kits" / kit_id(RECIPES[recipe], facts)
+    chosen, head = RECIPES[recipe], head_weights(pulled.folder)
+    folder = cache / "kits" / kit_id(chosen, facts)
     sample = partial(public_states, pulled, cache)
+    blocks = block_weights(pulled.folder) if chosen.target == "tail" else None
     try:
-        return compile_kit(RECIPES[recipe], facts, head_weights(pulled.folder), folder, say, sample)
+        return compile_kit(chosen, facts, head, folder, say, sample, blocks)
     except AdapterError as error:
         raise CompileFailed(f"recipe {recipe} cannot be compiled: {error}") from error
 

@@ -20,6 +20,7 @@ from protocol.basis import Basis
 from protocol.errors import (
     ContextExceeded,
     Fault,
+    MalformedMessage,
     PositionMismatch,
     SessionNotFound,
     SessionQuota,
@@ -262,6 +263,8 @@ class Sessions:
         asked = tokens.position + len(tokens.ids)
         if asked > self.room:
             raise ContextExceeded(limit=self.room, asked=asked)
+        if tokens.drafts and wants.depth is not None:
+            raise MalformedMessage(reason="a session that wants taps alone has no drafts")
         drafts = min(tokens.drafts, self.room - asked)
         check_ids(tokens.ids, self._facts)
         check_answer(tokens.wanted, wants, self._facts, drafts)

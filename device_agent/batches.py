@@ -74,6 +74,11 @@ class FeatureRows:
             yield Run(start, end)
             start = end
 
+    def position(self, run: Run) -> int:
+        """Tokens of its text before the first row of a run."""
+        text = int(np.searchsorted(self.starts, run.start, "right")) - 1
+        return int(self._texts[text].rows[run.start - int(self.starts[text])])
+
     def read(self, runs: Sequence[Run], taps: Floats | None, final: Floats) -> Floats:
         """Features of n rows, a run after another.
 
@@ -111,6 +116,41 @@ def _slice_of(text: Encoded, start: int, stop: int) -> slice | NDArray[np.intp]:
         # A slice is read without first being copied.
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
+
+
+class Shuffled:
+    """Every row once a repeat, in batches of equal size, for kits whose tokens are independent.
+
+    Attributes:
+        batches: How many an epoch has.
+        size: Rows of each.
+    """
+
+    def __init__(
+        self,
+        starts: NDArray[np.int64],
+        repeats: NDArray[np.int64],
+        segment: int,
+        most: int,
+        seed: int,
+    ) -> None:
+        """Nothing is shuffled yet.
+
+        Args:
+            starts: Where each text's rows begin, and where the last one's end, (texts + 1,).
+            repeats: How often each text is read in an epoch, (texts,).
+            segment: Rows of a text that stay together.
+            most: Most rows of a batch.
+            seed: Of the whole run.
+        """
+        self._starts, self._repeats, self._segment, self._seed = starts, repeats, segment, seed
+        self.batches, self.size = batch_size(int(np.diff(starts) @ repeats), most)
+
+    def epoch(self, number: int) -> list[list[Run]]:
+        """The batches of one epoch."""
+        seed = (self._seed, number)
+        order = Order(self._starts, self._repeats, self._segment, self.size, seed)
+        return [order.batch(place) for place in range(self.batches)]
 
 
 class Order:

@@ -94,14 +94,16 @@ def matching_kit(link: Link, recipe: str, watcher: Watcher) -> Kit:
     return kit
 
 
-def tokens_of(link: Link, examples: Sequence[Example]) -> list[list[Encoded]]:
-    """The windows of each example.
+def tokens_of(
+    link: Link, examples: Sequence[Example], *, whole: bool = False
+) -> list[list[Encoded]]:
+    """The windows of each example, ``whole`` for kits whose tokens see one another.
 
     The tokenizer lives only as long as this takes: it is larger than everything that it reads.
     """
     facts, tokenizer = link.facts(), link.tokenizer()
     length = min(WINDOW, facts.positions - prefix_budget(link))
-    cut = [windows(encode(example, tokenizer, facts), length) for example in examples]
+    cut = [windows(encode(one, tokenizer, facts), length, whole=whole) for one in examples]
     del tokenizer
     release_memory()
     return cut
@@ -142,7 +144,9 @@ def collect(
         speaking: Prefix of the plugin that speaks now, to compare with, (P,).
         watcher: Sees how far it is.
     """
-    need = needed(link, examples, speaking, rehearsal(link))
+    whole = kit.manifest.sequential
+    speaking = NO_PREFIX if whole else speaking
+    need = needed(link, examples, speaking, rehearsal(link), whole=whole)
     cache = cache_of(link, kit, choose_encoding(link, kit))
     up, down = link.up, link.down
     fetched = fetch(lambda: link.cloud, cache, need.texts, watcher.fetching)
@@ -180,17 +184,29 @@ class Needed(NamedTuple):
 
 
 def needed(
-    link: Link, examples: Sequence[StoredExample], speaking: Ids, known: Rehearsal
+    link: Link,
+    examples: Sequence[StoredExample],
+    speaking: Ids,
+    known: Rehearsal,
+    *,
+    whole: bool = False,
 ) -> Needed:
     """What a training run on examples reads; arguments as ``collect`` has.
+
+    ``whole`` for kits whose tokens see one another.
 
     Raises:
         TooLittleText: There are fewer than two windows.
     """
     examples = beside_their_notes(examples)
-    *cut, general = tokens_of(link, [*(stored.example for stored in examples), general_text()])
+    given = [*(stored.example for stored in examples), general_text()]
+    *cut, general = tokens_of(link, given, whole=whole)
     split = hold_out([(stored.sha256, one) for stored, one in zip(examples, cut, strict=True)])
-    prefixed = crossed(split.training, prefix_budget(link))
+    budget = prefix_budget(link)
+    if whole:
+        # A prefix would have to pass through the resident blocks again and again.
+        budget, known, speaking = 0, known.whole(), NO_PREFIX
+    prefixed = crossed(split.training, budget)
     prefixes = [NO_PREFIX, prefixed.prefix, speaking]
     held_out = [behind(window, prefix) for prefix in prefixes for window in split.validation]
     probes = [behind(one, prefix) for prefix in prefixes for one in [*general, *known.probes]]

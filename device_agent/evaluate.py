@@ -1,19 +1,20 @@
 """How well the next token is foreseen, over the whole vocabulary."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.batches import FeatureRows
+from device_agent.batches import FeatureRows, Run
 from device_agent.head import Head
 from device_agent.memory.file import MemoryFile
 from device_agent.memory.gate import NO_GATES, Evidence, Gates, apply, fit
 from device_agent.memory.recall import recall
+from device_agent.plugin_kinds import Plugin
 from device_agent.posterior import averaged
-from device_agent.side_plugin import SidePlugin
 from device_agent.vocabulary import log_sum_exp, soft_capped
 from protocol.kit import KitManifest
 from protocol.messages import States
@@ -105,7 +106,7 @@ class Scores:
 def score(
     manifest: KitManifest,
     head: Head,
-    plugin: SidePlugin | None,
+    plugin: Plugin | None,
     rows: FeatureRows,
     memory: MemoryFile | None = None,
 ) -> Scores:
@@ -144,7 +145,7 @@ def score(
 
 
 def evaluate(
-    manifest: KitManifest, head: Head, plugin: SidePlugin | None, rows: FeatureRows
+    manifest: KitManifest, head: Head, plugin: Plugin | None, rows: FeatureRows
 ) -> Evaluation:
     """The means of ``score``, without a memory."""
     scores = score(manifest, head, plugin, rows)
@@ -155,7 +156,7 @@ def evaluate(
 def compare(
     manifest: KitManifest,
     head: Head,
-    plugin: SidePlugin,
+    plugin: Plugin,
     bare: FeatureRows,
     behind: FeatureRows,
     memory: MemoryFile | None = None,
@@ -186,7 +187,7 @@ def compare(
 def weigh(
     manifest: KitManifest,
     head: Head,
-    plugin: SidePlugin,
+    plugin: Plugin,
     bare: FeatureRows,
     behind: FeatureRows,
     memory: MemoryFile,
@@ -212,7 +213,7 @@ def weigh(
 def unprefixed(
     manifest: KitManifest,
     head: Head,
-    plugin: SidePlugin,
+    plugin: Plugin,
     bare: FeatureRows,
     memory: MemoryFile | None = None,
     gates: Gates = NO_GATES,
@@ -246,22 +247,33 @@ def _doubted(personal: Numbers, base: Numbers, rows: FeatureRows) -> Numbers:
 
 
 def _states(
-    manifest: KitManifest, plugin: SidePlugin | None, rows: FeatureRows, start: int, stop: int
+    manifest: KitManifest, plugin: Plugin | None, rows: FeatureRows, start: int, stop: int
 ) -> tuple[Floats, Floats | None, Floats]:
     """Base states (T, H), the plugin's (T, H), and log Z (T,)."""
     finals = np.empty((stop - start, manifest.hidden), np.float32)
     if plugin is None:
         return finals, None, rows.read([*rows.cut(start, stop)], None, finals)
     states, log_z = np.empty_like(finals), np.empty(len(finals), np.float32)
-    for first in range(0, len(finals), READ):
-        part = slice(first, min(first + READ, len(finals)))
-        taps = np.empty((len(manifest.taps), part.stop - first, manifest.hidden), np.float32)
-        runs = [*rows.cut(start + first, start + part.stop)]
+    for part, runs in _pieces(rows, start, stop, plugin.sequential):
+        taps = np.empty((len(manifest.taps), part.stop - part.start, manifest.hidden), np.float32)
         log_z[part] = rows.read(runs, taps, finals[part])
-        states[part] = plugin.state(
-            States(position=0, layers=manifest.taps, taps=taps, final=finals[part])
-        )
+        position = rows.position(runs[0])
+        states[part] = plugin.state(States(position, manifest.taps, taps, final=finals[part]))
     return finals, states, log_z
+
+
+def _pieces(
+    rows: FeatureRows, start: int, stop: int, apart: bool
+) -> Iterator[tuple[slice, list[Run]]]:
+    """Rows ``start`` to ``stop``, at most ``READ`` at a time, each piece of one text where ``apart``.
+
+    Gives where in ``start`` to ``stop`` a piece is, and its runs.
+    """
+    bounds = [range(run.start, run.stop) for run in rows.cut(start, stop)]
+    for bound in bounds if apart else [range(start, stop)]:
+        for first in bound[::READ]:
+            last = min(first + READ, bound.stop)
+            yield slice(first - start, last - start), [*rows.cut(first, last)]
 
 
 def _logits(states: Floats, rows: Floats, bias: Floats, cap: float | None) -> Floats:

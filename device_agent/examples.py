@@ -71,6 +71,9 @@ class Encoded:
     prefix: int = 0
     """How many tokens at the start are the personal prefix."""
 
+    whole: bool = False
+    """Whether every position is a row: those that are not scored too, for they are seen from others."""
+
     @property
     def document(self) -> bool:
         """Whether every token counts that follows another of the window: no conversation."""
@@ -83,8 +86,8 @@ class Encoded:
 
     @property
     def rows(self) -> NDArray[np.intp]:
-        """Positions in ``fed`` whose next token counts."""
-        return np.flatnonzero(self.scored)
+        """Positions in ``fed`` whose next token counts; all of them in a ``whole`` text."""
+        return np.arange(len(self.scored)) if self.whole else np.flatnonzero(self.scored)
 
     @property
     def first(self) -> int:
@@ -115,7 +118,7 @@ def encode(example: Example, tokenizer: Tokenizer, facts: BackboneFacts) -> Enco
     return Encoded(ids, scored, _lead(ids, tokenizer))
 
 
-def windows(encoded: Encoded, length: int = WINDOW) -> list[Encoded]:
+def windows(encoded: Encoded, length: int = WINDOW, *, whole: bool = False) -> list[Encoded]:
     """Cut into windows of at most ``length`` tokens; those in which nothing counts are left out.
 
     A token at the start of a window is not foreseen: nothing stands before it.
@@ -128,7 +131,7 @@ def windows(encoded: Encoded, length: int = WINDOW) -> list[Encoded]:
         ids = np.concatenate([lead, encoded.ids[start : start + stride]])  # (T,)
         scored = np.concatenate([unscored, encoded.scored[start : start + stride - 1]])  # (T - 1,)
         if scored.any():
-            cut.append(Encoded(ids, scored, encoded.lead))
+            cut.append(Encoded(ids, scored, encoded.lead, whole=whole))
     return cut
 
 

@@ -200,7 +200,8 @@ def _drop_features(link: Link, kept: Sequence[StoredExample]) -> int:
         if kit is not None and kept and link.stay_here():
             current = PluginStore(link.settings.home).current()
             speaking = NO_PREFIX if current is None else current.prefix
-            texts = needed(link, kept, speaking, rehearsal_here(link)).texts
+            known, whole = rehearsal_here(link), kit.manifest.sequential
+            texts = needed(link, kept, speaking, known, whole=whole).texts
             return cache_of(link, kit, choose_encoding(link, kit)).keep_only(
                 (text.fed, text.first) for text in texts
             )

@@ -12,10 +12,10 @@ from device_agent.drafting import MOST, Draft, Drafting
 from device_agent.head import Head
 from device_agent.lookup import Lookup
 from device_agent.memory.mixture import GatedMemory
+from device_agent.plugin_kinds import Plugin
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
 from device_agent.settings import OFF
-from device_agent.side_plugin import SidePlugin
 from device_agent.tokenizer import TextStream, Tokenizer
 from device_agent.traffic import StepKind
 from device_agent.verification import Verifier
@@ -44,7 +44,7 @@ class Piece:
 
 def generate(
     session: RemoteSession,
-    plugin: SidePlugin | None,
+    plugin: Plugin | None,
     head: Head,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int] | NDArray[np.uint32],
@@ -89,7 +89,7 @@ def generate(
     text = [*session.tokens, *(int(i) for i in prompt_ids)]
     verifier = Verifier(plugin, head, memory, sampling, text[uncounted:])
     drafts = _Drafts(session, drafting or Drafting(OFF), Lookup(text, session.limit, known))
-    left, ids = limit, prompt_ids
+    left, ids = limit, read_ahead(session, plugin, prompt_ids)
     while True:
         try:
             kind: StepKind = "prompt" if left == limit else "answer"
@@ -121,6 +121,18 @@ def _finished(stopped: bool, full: bool) -> Finish | None:
     if stopped:
         return "stop"
     return "length" if full else None
+
+
+def read_ahead(
+    session: RemoteSession, plugin: Plugin | None, ids: Sequence[int] | NDArray[np.uint32]
+) -> Sequence[int] | NDArray[np.uint32]:
+    """Let a plugin that needs every state see those of a prompt but the last; give what is left of it."""
+    if plugin is None or not plugin.sequential:
+        return ids
+    for start in range(0, len(ids) - 1, session.most):
+        part = ids[start : min(start + session.most, len(ids) - 1)]
+        plugin.state(session.step(part, wanted=len(part)))
+    return ids[-1:]
 
 
 class _Drafts:

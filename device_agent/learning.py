@@ -32,10 +32,10 @@ from device_agent.memory.gate import NO_GATES, Gates
 from device_agent.memory.making import basis_of, parts_of
 from device_agent.memory_release import release_memory, return_large_blocks
 from device_agent.memory_use import peak_memory
+from device_agent.plugin_kinds import Plugin, plugin_of
 from device_agent.plugins import MEMORY, PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX, Ids
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
 from device_agent.start import Start
 from device_agent.trainer import Trainer
 from device_agent.training_lock import training_lock
@@ -334,7 +334,7 @@ def _judged(
     threads: int,
 ) -> _Judged:
     manifest, prefix = kit.manifest, corpus.prefixed.prefix
-    plugin = SidePlugin(kit, trained.weights, threads)
+    plugin = plugin_of(kit, trained.weights, threads)
     source = source_of(manifest.fingerprint, prefix)
     memory = None if memory_path is None else MemoryFile.mapped(memory_path, source)
     after, gates = _weighed(kit, head, corpus, plugin, prefix, memory)
@@ -366,7 +366,7 @@ def _before(
     known = current.card.get("held_out")
     if not isinstance(known, list) or not set(digests(corpus.split.validation)) <= set(known):
         return None
-    plugin = SidePlugin(kit, current.weights(), threads)
+    plugin = plugin_of(kit, current.weights(), threads)
     # Its gates are chosen anew: chosen on this very text, its own would have an advantage.
     try:
         memory = current.memory()
@@ -380,7 +380,7 @@ def _weighed(
     kit: Kit,
     head: Head,
     corpus: Corpus,
-    plugin: SidePlugin,
+    plugin: Plugin,
     prefix: Ids,
     memory: MemoryFile | None,
 ) -> tuple[Evaluation, Gates]:

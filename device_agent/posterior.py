@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from device_agent.head import Head
 from device_agent.memory.mixture import GatedMemory
-from device_agent.side_plugin import SidePlugin
+from device_agent.plugin_kinds import Plugin
 from protocol.messages import States
 
 BELIEVED = 0.75
@@ -62,27 +62,30 @@ def log_likelihood(
     states: States,
     tokens: Sequence[int],
     head: Head,
-    plugin: SidePlugin | None = None,
+    plugin: Plugin | None = None,
     memory: GatedMemory | None = None,
 ) -> float:
     """How well some tokens are foreseen, the sum of the logarithms of their probabilities.
 
     Args:
-        states: Behind which each of them came, T of them.
+        states: Behind which each of them came: the last T of them.
         tokens: (T,)
         head: Of the backbone.
         plugin: Corrects the states; None for the backbone alone.
         memory: Mixed in; None for none.
     """
-    if states.final is None:
-        raise ValueError("the session does not bring the final state")
     moved = states.final if plugin is None else plugin.state(states)
+    # Without a memory nobody looks at the backbone's own.
+    finals = moved if states.final is None else states.final
+    if moved is None or finals is None:
+        raise ValueError("the session does not bring the final state")
+    moved, finals = moved[-len(tokens) :], finals[-len(tokens) :]
     total = 0.0
     for start in range(0, len(tokens), ROWS):
         rows = slice(start, start + ROWS)
         logits = head.logits(moved[rows])
         if memory is not None:
-            logits = memory.mixed(logits, states.final[rows])
+            logits = memory.mixed(logits, finals[rows])
         for row, token in zip(logits, tokens[rows], strict=True):
             peak = float(row.max())
             log_z = peak + float(np.log(np.exp(row - peak).sum(dtype=np.float64)))

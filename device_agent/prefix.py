@@ -72,7 +72,7 @@ def behind(window: Encoded, prefix: Ids) -> Encoded:
     ids = np.concatenate([prefix, window.ids[window.lead :]])
     unscored = np.zeros(len(prefix), np.float32)
     scored = np.concatenate([unscored, window.scored[window.lead :]])
-    return Encoded(ids, scored, window.lead, len(prefix))
+    return Encoded(ids, scored, window.lead, len(prefix), window.whole)
 
 
 def _prefix(windows: Sequence[Encoded], budget: int) -> Ids:

@@ -9,6 +9,7 @@ come with this package; the answers are the backbone's own, fetched once and kep
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,11 @@ class Rehearsal(NamedTuple):
     """Read while a plugin is trained."""
     probes: list[Encoded]
     """Never learned from."""
+
+    def whole(self) -> "Rehearsal":
+        """The same for kits whose tokens see one another."""
+        practised, probes = ([replace(one, whole=True) for one in some] for some in self)
+        return Rehearsal(practised, probes)
 
 
 def rehearsal(link: Link) -> Rehearsal:

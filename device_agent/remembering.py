@@ -52,7 +52,8 @@ def catch_up(link: Link, watcher: Watcher) -> int:
         version.require(link.facts().fingerprint)
         kit = matching_kit(link, version.kit_id, watcher)
         windows, owners = [], []
-        cuts = tokens_of(link, [stored.example for stored in fresh]) if fresh else []
+        given, whole = [stored.example for stored in fresh], kit.manifest.sequential
+        cuts = tokens_of(link, given, whole=whole) if fresh else []
         held_out = version.card.get("held_out")
         for stored, cut in zip(fresh, cuts, strict=True):
             for window, name in zip(cut, digests(cut), strict=True):

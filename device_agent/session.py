@@ -81,6 +81,11 @@ class RemoteSession:
         """Most tokens the session can hold."""
         return self._opened.limit
 
+    @property
+    def most(self) -> int:
+        """Most tokens that one step can add."""
+        return self._cloud.limits.tokens
+
     def step(
         self,
         ids: Sequence[int] | NDArray[np.uint32],

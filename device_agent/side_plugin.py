@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from device_agent.errors import DeviceError
 from device_agent.kits import DamagedKit, Kit
 from device_agent.memory_release import return_free_pages
 from protocol.messages import States
+
+Weights = dict[str, NDArray[np.float32]]
 
 
 def onnx_session(
@@ -59,6 +61,18 @@ class BrokenPlugin(DeviceError):
         super().__init__("the plugin computes numbers that are not finite")
 
 
+def checked_weights(kit: Kit, weights: Mapping[str, NDArray[np.float32]]) -> Weights:
+    """The weights as a graph takes them.
+
+    Raises:
+        DamagedKit: They are not the kit's.
+    """
+    expected = {weight.name: tuple(weight.shape) for weight in kit.manifest.weights}
+    if {name: array.shape for name, array in weights.items()} != expected:
+        raise DamagedKit("infer.onnx", "takes other weights than the plugin has")
+    return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()}
+
+
 class SidePlugin:
     """Trained weights in the kit's ``infer`` graph.
 
@@ -71,15 +85,21 @@ class SidePlugin:
         DamagedKit: The weights are not the kit's.
     """
 
+    sequential = False
+    """Whether it has to be given every token of a session, in order."""
+
     def __init__(self, kit: Kit, weights: Mapping[str, NDArray[np.float32]], threads: int) -> None:
-        expected = {weight.name: tuple(weight.shape) for weight in kit.manifest.weights}
-        if {name: array.shape for name, array in weights.items()} != expected:
-            raise DamagedKit("infer.onnx", "takes other weights than the plugin has")
         self.kit = kit
+        self._weights = checked_weights(kit, weights)
         self._session = onnx_session(kit.path("infer.onnx"), threads)
-        self._weights = {
-            name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()
-        }
+
+    def beside(self) -> Self:
+        """The same plugin for another session."""
+        return self
+
+    def follows(self, position: int) -> int:
+        """How many of a session's first ``position`` tokens it need not be given again."""
+        return position
 
     def state(self, states: States) -> NDArray[np.float32]:
         """What the head reads in place of the backbone's final state, (T, H).

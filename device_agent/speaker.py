@@ -8,17 +8,18 @@ from typing import Self
 from device_agent.chat_template import Message, render
 from device_agent.drafting import Drafting, Tally
 from device_agent.errors import DeviceError
-from device_agent.generate import OnChoice, Piece, generate
+from device_agent.generate import OnChoice, Piece, generate, read_ahead
 from device_agent.head import Head
 from device_agent.kits import Progress
 from device_agent.link import Link
 from device_agent.made_with import MadeWith
 from device_agent.memory.mixture import GatedMemory
+from device_agent.plugin_kinds import Plugin, plugin_of
 from device_agent.plugins import PluginVersion
 from device_agent.posterior import EVIDENCE, is_foreign, log_likelihood
 from device_agent.sampling import Sampling
 from device_agent.session import RemoteSession
-from device_agent.side_plugin import SidePlugin
+from device_agent.settings import OFF
 from device_agent.tokenizer import Tokenizer
 from device_agent.wire import choose_encoding, wire_of
 from protocol.errors import ContextExceeded
@@ -68,7 +69,7 @@ class Speaker:
         self._head: Head = lender._head if lender and lends else Head(kit, threads)
         # What was found not to help rests: then no taps have to travel either.
         corrects = version is not None and version.speaks in ("plugin", "whole")
-        self._plugin = SidePlugin(kit, version.weights(), threads) if version and corrects else None
+        self._plugin = plugin_of(kit, version.weights(), threads) if version and corrects else None
         prefixed = version is not None and link.prefix > 0
         self._prefix: list[int] = version.prefix.tolist() if version and prefixed else []
         remembered = version if link.settings.memory == "on" else None
@@ -84,8 +85,11 @@ class Speaker:
             self._memory is not None,
         )
         self._cloud = link.cloud
-        wire = wire_of(link, kit, encoding, taps=self._plugin is not None)
-        self._wants, self._basis = wire
+        resident = self._plugin is not None and self._plugin.sequential
+        # Who computes the last blocks needs what they read, and nothing that is made of it.
+        final = self._memory is not None or not resident
+        reads = self._plugin is not None
+        self._wants, self._basis = wire_of(link, kit, encoding, taps=reads, final=final)
         self._bare_wants = wire_of(link, kit, encoding, taps=False).wants
         self._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
         self._bare: RemoteSession | None = None
@@ -106,6 +110,7 @@ class Speaker:
         """Another one with the same parts, which are held once, and sessions of its own over ``link``."""
         other = copy.copy(self)
         other._cloud = link.cloud
+        other._plugin = None if self._plugin is None else self._plugin.beside()
         other._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
         other._bare = None
         other._draft_anew(link)
@@ -195,9 +200,11 @@ class Speaker:
         doubted = text and not base and self._personal and len(prompt) > 1
         base = base or (doubted and self._is_foreign(prompt))
         prefix = [] if base else self._prefix
-        session = self._without_prefix() if base else self._session
+        session = self._frozen() if base else self._session
         whole = [*prefix, *prompt]
         shared = _shared(session.tokens, whole) if reuse or doubted else len(prefix)
+        if not base and self._plugin is not None:
+            shared = self._plugin.follows(shared)
         session.crop(shared)
         stops: Collection[int] = frozenset(self.facts.stop_tokens)
         return generate(
@@ -220,11 +227,14 @@ class Speaker:
 
     def _draft_anew(self, link: Link) -> None:
         """Know nothing yet of the way to the cloud, nor of how often its drafts are accepted."""
-        self._drafting = Drafting(link.settings.drafts)
+        # Where the cloud computes no further than the taps, there is nothing that it could draft by.
+        own = OFF if self._wants.depth is not None else link.settings.drafts
+        self._drafting = Drafting(own)
         self._base_drafting = Drafting(link.settings.drafts)
 
-    def _without_prefix(self) -> RemoteSession:
-        if not self._prefix:
+    def _frozen(self) -> RemoteSession:
+        """The session in which the backbone speaks by itself."""
+        if not self._prefix and self._wants.final:
             return self._session
         if self._bare is None:
             self._bare = RemoteSession(self._cloud, self._bare_wants, basis=self._basis)
@@ -241,17 +251,28 @@ class Speaker:
         Both sessions have read all but the last token of it then.
         """
         first = max(1, len(prompt) - EVIDENCE)
-        states = self._read(self._session, [*self._prefix, *prompt], len(self._prefix) + first)
+        ids, plugin = [*self._prefix, *prompt], self._plugin
+        states = self._read(self._session, ids, len(self._prefix) + first, plugin)
         ours = log_likelihood(states, prompt[first:], self._head, self._plugin, self._memory)
-        if self._prefix:
-            states = self._read(self._without_prefix(), prompt, first)
+        if self._frozen() is not self._session:
+            states = self._read(self._frozen(), prompt, first)
         return is_foreign(ours, log_likelihood(states, prompt[first:], self._head))
 
     @staticmethod
-    def _read(session: RemoteSession, ids: Sequence[int], first: int) -> States:
-        """Bring a session to all of ``ids`` but the last; gives the states behind which ``ids[first:]`` came."""
-        session.crop(min(_shared(session.tokens, ids), first - 1))
-        return session.step(ids[session.position : -1], len(ids) - first)
+    def _read(
+        session: RemoteSession, ids: Sequence[int], first: int, plugin: Plugin | None = None
+    ) -> States:
+        """Bring a session to all of ``ids`` but the last; gives the states behind which ``ids[first:]`` came.
+
+        With others before them where the plugin has to be given those too.
+        """
+        kept = min(_shared(session.tokens, ids), first - 1)
+        session.crop(kept if plugin is None else plugin.follows(kept))
+        wanted = len(ids) - first
+        if plugin is not None and plugin.sequential:
+            read_ahead(session, plugin, ids[session.position : first])
+            wanted = len(ids) - 1 - session.position
+        return session.step(ids[session.position : -1], wanted)
 
 
 def _memory_of(version: PluginVersion) -> GatedMemory | None:

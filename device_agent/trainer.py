@@ -6,7 +6,7 @@ and step. So a run that was killed goes on from its checkpoint and ends as if no
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import checkpoint
-from device_agent.batches import FeatureRows, Order, Run, batch_size
+from device_agent.batches import FeatureRows, Run, Shuffled
 from device_agent.checkpoint import Checkpoint
 from device_agent.course import Course, Ending, Named, Progress, Trained
 from device_agent.errors import DeviceError
 from device_agent.evaluate import evaluate
 from device_agent.head import Head
 from device_agent.kits import Kit
+from device_agent.packing import Packed
+from device_agent.plugin_kinds import plugin_of
 from device_agent.shortlist import Shortlist, choose_shortlist, share_of
-from device_agent.side_plugin import SidePlugin
 from device_agent.start import Start, rate_at
+from device_agent.tail_plugin import UNSEEN
 from device_agent.training_options import TrainingOptions
 from device_agent.training_step import TrainingStep
 from device_agent.vocabulary import mean_probability
@@ -74,10 +76,8 @@ class Trainer:
         self._start = start
         self._rows, self._validation = training, validation
         self._run, self._path = run, path
-        once = training.documents | training.rehearsed
-        self._repeats = np.where(once, 1, options.answers)  # (texts,)
-        rows = int(np.diff(training.starts) @ self._repeats)
-        self._batches, self._size = batch_size(rows, options.batch_tokens)
+        self._order = _order(kit, training, options)
+        self._batches, self._size = self._order.batches, self._order.size
         self._course = Course()
         self._best: Named = {}
         self._started = self._saved = time.monotonic()
@@ -167,14 +167,13 @@ class Trainer:
             return "finished"
         if options.patience and course.stale >= options.patience:
             return "patience"
-        seed = (options.seed, course.epoch)
-        order = Order(self._rows.starts, self._repeats, options.segment, self._size, seed)
+        batches = self._order.epoch(course.epoch)
         while course.step < self._batches:
             if stop():
                 return "stopped"
             if 0 < options.max_seconds <= self._seconds():
                 return "time"
-            loss = self._train_on(order.batch(course.step))
+            loss = self._train_on(batches[course.step])
             course.loss_sum += loss
             course.step += 1
             on_progress(self._progress(loss, None))
@@ -189,15 +188,17 @@ class Trainer:
         inputs, rows = self._step.inputs, self._rows
         log_z = rows.read(runs, inputs["taps"], inputs["final"])
         places = np.concatenate([np.arange(run.start, run.stop) for run in runs])
-        inputs["scored"][:] = rows.scored[places]
+        _fill(inputs["scored"], rows.scored[places])
         count = self._course.epoch * self._batches + self._course.step + 1
         rng = np.random.default_rng((self._options.seed, count))
         sample = self._shortlist.sample(rows.tokens[places], self._sizes, rng)
-        inputs["targets"][:] = sample.targets
+        _fill(inputs["targets"], sample.targets)
+        if "reach" in inputs:
+            fill_reach(inputs["reach"], inputs["positions"], [(rows.position(r), r) for r in runs])
         if "rest" in inputs:
             self._step.own_rows[:], self._step.own_bias[:] = self._head.rows(sample.own)
             inputs["outside"][:], inputs["outside_bias"][:] = self._head.rows(sample.negatives)
-            inputs["rest"][:] = self._rest(rows.rest[places], log_z)
+            _fill(inputs["rest"], self._rest(rows.rest[places], log_z))
         if "mask" in inputs:
             fill_mask(inputs["mask"], self._kit.manifest.dropout, rng)
         loss, _ = self._step.run(count, last=self._course.step + 1 == self._batches)
@@ -214,7 +215,8 @@ class Trainer:
     ) -> NDArray[np.float32]:
         """Logarithm of the backbone's mass that the step does not score, (T,)."""
         step, cap = self._step, self._kit.manifest.softcap
-        own = share_of(step.inputs["final"], log_z, step.own_rows, step.own_bias, cap)
+        final = step.inputs["final"][: len(log_z)]
+        own = share_of(final, log_z, step.own_rows, step.own_bias, cap)
         rest: NDArray[np.float32] = log_z + np.log(
             np.maximum(outside - own, np.float32(LEAST_REST))
         )
@@ -249,7 +251,7 @@ class Trainer:
 
     def _scored(self) -> float:
         """Negative log-likelihood of the held-out tokens by the weights of now."""
-        plugin = SidePlugin(self._kit, self._step.weights(), self._options.threads)
+        plugin = plugin_of(self._kit, self._step.weights(), self._options.threads)
         scored = evaluate(self._kit.manifest, self._head, plugin, self._validation)
         found = math.inf if scored.plugin is None else scored.plugin
         if not math.isfinite(found):
@@ -302,6 +304,41 @@ def _under(prefix: str, arrays: Any) -> Named:
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def _order(kit: Kit, training: FeatureRows, options: TrainingOptions) -> Shuffled | Packed:
+    once = training.documents | training.rehearsed
+    repeats = np.where(once, 1, options.answers)  # (texts,)
+    most, seed = options.batch_tokens, options.seed
+    if kit.manifest.sequential:
+        return Packed(training.starts, repeats, most, seed)
+    return Shuffled(training.starts, repeats, options.segment, most, seed)
+
+
+def _fill(buffer: NDArray[Any], values: NDArray[Any]) -> None:
+    """Values, then zeros: rows without a weight are of no consequence."""
+    buffer[: len(values)] = values
+    buffer[len(values) :] = 0
+
+
+def fill_reach(
+    reach: NDArray[np.float32], positions: NDArray[np.float32], placed: Sequence[tuple[int, Run]]
+) -> None:
+    """Let each token of a batch see those before it in its own run, and itself.
+
+    Args:
+        reach: Filled, (T, T).
+        positions: Filled, (T,).
+        placed: The runs of the batch with the position of each one's first token.
+    """
+    reach[:], positions[:] = UNSEEN, 0
+    at = 0
+    for position, run in placed:
+        count = run.stop - run.start
+        part = slice(at, at + count)
+        reach[part, part] = np.triu(np.full((count, count), UNSEEN), 1)
+        positions[part] = np.arange(position, position + count)
+        at += count
 
 
 def fill_mask(mask: NDArray[np.float32], dropout: float, rng: np.random.Generator) -> None:

@@ -25,7 +25,7 @@ class TrainingStep:
     Attributes:
         inputs: The buffers that a step reads, by the graph's names; fill them before ``run``:
             ``taps`` (K, T, H), ``final`` (T, H), ``targets`` (T,), ``scored`` (T,), and as the kit
-            has them ``rest`` (T,), ``outside`` (N, H), ``outside_bias`` (N,), ``mask`` (M, T, R).
+            has them ``positions`` (T,), ``reach`` (T, T), ``rest`` (T,), ``outside`` (N, H), ``outside_bias`` (N,), ``mask`` (M, T, R).
         own_rows: Rows of the head that the step scores behind the shortlist's, to be filled too, (E, H).
         own_bias: Theirs, (E,).
     """
@@ -120,6 +120,8 @@ def _buffers(manifest: KitManifest, tokens: int, negatives: int) -> dict[str, ND
         "outside": (negatives, hidden),
         "outside_bias": (negatives,),
     }
+    if manifest.sequential:
+        shapes |= {"positions": (tokens,), "reach": (tokens, tokens)}
     if manifest.mask:
         depth, width = manifest.mask
         shapes["mask"] = (depth, tokens, width)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from device_agent.head import Head
 from device_agent.memory.mixture import GatedMemory
+from device_agent.plugin_kinds import Plugin
 from device_agent.sampling import Sampling, choose
-from device_agent.side_plugin import SidePlugin
 from protocol.messages import States
 
 ROWS = 16
@@ -37,7 +37,7 @@ class Verifier:
 
     def __init__(
         self,
-        plugin: SidePlugin | None,
+        plugin: Plugin | None,
         head: Head,
         memory: GatedMemory | None,
         sampling: Sampling,
@@ -76,10 +76,12 @@ class Verifier:
 
     def _logits(self, states: States, rows: int) -> Iterator[NDArray[np.float32]]:
         """Logits (V,) of the token behind each of the last ``rows`` states."""
-        if states.final is None:
+        moved = states.final if self._plugin is None else self._plugin.state(states)
+        # Without a memory nobody looks at the backbone's own.
+        finals = moved if states.final is None else states.final
+        if moved is None or finals is None:
             raise ValueError("the session does not bring the final state")
-        finals = states.final[-rows:]
-        state = finals if self._plugin is None else self._plugin.state(states)[-rows:]
+        state, finals = moved[-rows:], finals[-rows:]
         for start in range(0, rows, ROWS):
             part = slice(start, start + ROWS)
             logits: NDArray[np.float32] = self._head.logits(state[part])

@@ -35,7 +35,13 @@ def choose_encoding(link: Link, kit: Kit) -> Encoding | None:
 
 
 def wire_of(
-    link: Link, kit: Kit, encoding: Encoding | None, *, taps: bool = True, log_z: bool = False
+    link: Link,
+    kit: Kit,
+    encoding: Encoding | None,
+    *,
+    taps: bool = True,
+    final: bool = True,
+    log_z: bool = False,
 ) -> Wire:
     """What a plugin reads of a token.
 
@@ -44,15 +50,16 @@ def wire_of(
         kit: The plugin's.
         encoding: Of the coordinates, or None.
         taps: Whether taps are read; the frozen backbone needs none.
+        final: Whether the final state is read; who computes the last blocks needs none.
         log_z: Whether log Z comes with them.
     """
     layers = kit.manifest.taps if taps else ()
-    whole = Wants(layers, final=True, log_z=log_z, candidates=0, codec=link.settings.codec)
+    whole = Wants(layers, final=final, log_z=log_z, candidates=0, codec=link.settings.codec)
     basis = kit.basis()
     if encoding is None or basis is None:
         return Wire(whole, None)
-    chosen = Encoding(encoding.final, encoding.taps if taps else ())
-    wants = Wants(layers, True, log_z, 0, whole.codec, basis=kit.manifest.id, encoding=chosen)
+    chosen = Encoding(encoding.final if final else (), encoding.taps if taps else ())
+    wants = Wants(layers, final, log_z, 0, whole.codec, basis=kit.manifest.id, encoding=chosen)
     return Wire(wants, basis)
 
 

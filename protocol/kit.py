@@ -146,6 +146,8 @@ class KitManifest:
         negatives: N, rows that stand for the rest of the vocabulary.
         mask: (M, R) of the dropout mask (M, T, R), or () without dropout.
         dropout: Share of the side state that is dropped, below 1.
+        cache: Shape of what the device keeps of each token for those that follow it, or () where
+            tokens are independent of one another.
         weights: What is trained, in the order of the graphs' inputs.
         schedule: Defaults for training.
         head_block: Numbers that share a scale in the head's codes.
@@ -171,6 +173,7 @@ class KitManifest:
     negatives: int
     mask: tuple[int, ...]
     dropout: float
+    cache: tuple[int, ...]
     weights: tuple[WeightSpec, ...]
     schedule: Schedule
     head_block: int
@@ -183,6 +186,11 @@ class KitManifest:
         problem = self._problem()
         if problem:
             raise MalformedMessage(reason=f"kit {self.id}: {problem}")
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the tokens of a text are computed with what came before them."""
+        return bool(self.cache)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
@@ -209,6 +217,7 @@ class KitManifest:
             negatives=read.integer("negatives", 0, MOST_TOKENS),
             mask=read.integers("mask", 2, 1, MOST_HIDDEN),
             dropout=read.number("dropout", 0.0, 1.0),
+            cache=read.optional("cache", lambda name: read.integers(name, MOST_AXES, 1)) or (),
             weights=tuple(map(WeightSpec.from_json, read.values("weights", MOST_WEIGHTS))),
             schedule=Schedule.from_json(read.value("schedule")),
             head_block=read.integer("head_block", 1, MOST_HIDDEN),
@@ -232,6 +241,7 @@ class KitManifest:
                 and max(self.taps, default=0) <= self.layers
             ),
             f"mask {self.mask} must be (M, R) or empty": len(self.mask) in (0, 2),
+            f"cache {self.cache} must be of 4 axes, or empty": len(self.cache) in (0, 4),
             f"dropout {self.dropout} must be below 1": self.dropout < 1,
             f"shortlist of {self.shortlist} with loss {self.loss}": (
                 self.shortlist > 0 or self.loss == "full"

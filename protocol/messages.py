@@ -179,6 +179,14 @@ class Wants:
             if found != (bool(self.encoding.taps), bool(self.encoding.final)):
                 raise MalformedMessage(reason="the encoding has other parts than are wanted")
 
+    @property
+    def depth(self) -> int | None:
+        """The layer behind which none of this is read; None where the whole backbone is needed."""
+        # Who wants nothing, as a prefix, may be gone on from by somebody who wants anything.
+        if self.final or self.log_z or self.candidates or not self.layers:
+            return None
+        return self.layers[-1]
+
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
         return asdict(self)

@@ -26,7 +26,7 @@ def recompute(
     """Return the loss, (), and its gradient at every weight."""
     chain = cast(Chain, target)
     blocks = chain.blocks(batch["taps"], batch["final"], batch.get("mask"), None)
-    inputs, state = [], batch["final"]
+    inputs, state = [], chain.entry(batch["taps"], batch["final"])
     for block in blocks:
         inputs.append(state)
         state = block.output(block.own(weights), state)
@@ -34,7 +34,8 @@ def recompute(
     parts: list[Weights] = []
     zero = known_when([slope])
     for block, entered in zip(reversed(blocks), reversed(inputs), strict=True):
-        own = after(zero, block.own(weights))
+        # Both: a block may read taps first, or have no vector among its weights.
+        own, entered = after(zero, block.own(weights)), entered + zero
         _, back = cast(tuple[Tensor, Backward], torch.func.vjp(block.output, own, entered))
         part, slope = back(slope)
         parts.append(part)

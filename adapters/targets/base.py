@@ -2,10 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+from adapters.ports import Axis
 
 
 class Target(nn.Module, ABC):
@@ -22,6 +25,15 @@ class Target(nn.Module, ABC):
     mask: tuple[int, int]
     """(M, R): what a dropout mask (M, T, R) multiplies, M places of width R."""
 
+    reads: ClassVar[Mapping[str, tuple[Axis, ...]]] = {}
+    """Further inputs of its graphs, float32, and their axes."""
+
+    frozen: Mapping[str, Tensor] = {}
+    """Weights that its graphs hold and that never move, by name."""
+
+    cache: tuple[int, ...] = ()
+    """What the device keeps of each token for those that follow: the shape of one token's; () for nothing."""
+
     @abstractmethod
     def forward(self, taps: Tensor, final: Tensor, mask: Tensor | None) -> Tensor:
         """
@@ -33,6 +45,14 @@ class Target(nn.Module, ABC):
             mask: Dropout, 0 or 1/(1-p), (M, T, R); None leaves nothing out.
 
         """
+
+    def infer(self, taps: Tensor, final: Tensor) -> tuple[Tensor, ...]:
+        """Return the state that the head reads, and behind it what is kept of the tokens, if anything."""
+        return (self(taps, final, None),)
+
+    def bound(self, inputs: Mapping[str, Tensor]) -> Self:
+        """Return the target over its ``reads``, its frozen weights, and ``past`` where it infers."""
+        return self
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> nn.Parameter:

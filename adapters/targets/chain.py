@@ -68,12 +68,16 @@ class Block:
 class Chain(Target):
     """A target that can be taken apart."""
 
+    def entry(self, taps: Tensor, final: Tensor) -> Tensor:
+        """Return what the first block takes, (T, H)."""
+        return final
+
     @abstractmethod
     def blocks(
         self, taps: Tensor, final: Tensor, mask: Tensor | None, modulation: Tensor | None
     ) -> Sequence[Block]:
         """
-        Return the chain for one batch: the first block takes ``final``, the last gives the state.
+        Return the chain for one batch: the first block takes ``entry``, the last gives the state.
 
         Args:
             taps: As ``forward`` takes them, (K, T, H).

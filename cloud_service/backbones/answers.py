@@ -31,6 +31,7 @@ class Answers:
     Attributes:
         rows: Places of the wanted rows in the flat sequence, ascending, int64 (R,).
         layers: Every tap that some span wants, ascending.
+        depth: The layer behind which nobody ever looks; None when the whole model has to run.
 
     """
 
@@ -42,6 +43,10 @@ class Answers:
         self.layers = tuple(
             sorted({layer for span in spans if span.wanted for layer in span.wants.layers})
         )
+        # A chunk whose answer nobody reads counts too: what its session wants later looks back at it.
+        depths = [span.wants.depth for span in spans]
+        whole = any(depth is None for depth in depths)
+        self.depth = None if whole else max(depth for depth in depths if depth is not None)
         stops = np.cumsum([span.wanted for span in spans]).tolist()
         self._parts = [slice(e - s.wanted, e) for e, s in zip(stops, spans, strict=True)]
         """Of each span, its rows among the wanted ones."""

@@ -14,7 +14,7 @@ from cloud_service.backbones.families import family_named, layers_of
 from cloud_service.backbones.head import head_of
 from cloud_service.backbones.kv import KvStore
 from cloud_service.backbones.pages import Cache, PagePool, growing
-from cloud_service.backbones.taps import TapReader
+from cloud_service.backbones.taps import FarEnough, TapReader
 from cloud_service.errors import BackboneRefused
 from protocol.facts import BackboneFacts
 from protocol.messages import Ids, States, Wants
@@ -63,8 +63,12 @@ class CausalBackbone:
         with growing([span.cache for span in spans], [len(span.ids) for span in spans]):
             answers = Answers(spans)
             rows = torch.from_numpy(answers.rows).to(self.model.device)
-            with self._taps.reading(answers.layers, rows) as seen:
-                final = self._final(spans)[rows]  # (R, H)
+            with self._taps.reading(answers.layers, rows, answers.depth) as seen:
+                try:
+                    final = self._final(spans)[rows]  # (R, H)
+                except FarEnough:
+                    # It stands for the final state, which none of these answers holds.
+                    final = seen[answers.layers[-1]] if answers.layers else rows.new_empty(0)
                 return answers.split(seen, final, self._head)
 
     @torch.no_grad()

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
+class FarEnough(Exception):
+    """A forward pass has come to the last layer that anybody looks behind."""
+
+
 class TapReader:
     """
     Keeps what enters the first layer (tap 0) and what leaves layer k (tap k).
@@ -18,6 +22,7 @@ class TapReader:
 
     def __init__(self, layers: nn.ModuleList) -> None:
         self._wanted: frozenset[int] = frozenset()
+        self._depth: int | None = None
         self._rows = torch.empty(0, dtype=torch.long)
         self._seen: dict[int, Tensor] = {}
         layers[0].register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -25,19 +30,24 @@ class TapReader:
             layer.register_forward_hook(self._leaving(number))
 
     @contextmanager
-    def reading(self, taps: Collection[int], rows: Tensor) -> Iterator[Mapping[int, Tensor]]:
+    def reading(
+        self, taps: Collection[int], rows: Tensor, depth: int | None
+    ) -> Iterator[Mapping[int, Tensor]]:
         """
         Collect the rows ``rows`` (R,) of ``taps`` from the forward pass within the block.
+
+        The pass ends with ``FarEnough`` behind layer ``depth``, unless that is None.
 
         Yields:
             A mapping from tap to its states (R, H), filled while the model runs.
 
         """
         self._wanted, self._rows, self._seen = frozenset(taps), rows, {}
+        self._depth = depth
         try:
             yield self._seen
         finally:
-            self._wanted, self._seen = frozenset(), {}
+            self._wanted, self._seen, self._depth = frozenset(), {}, None
 
     def _enter(self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._keep(0, args[0] if args else kwargs["hidden_states"])
@@ -52,3 +62,5 @@ class TapReader:
     def _keep(self, tap: int, states: Tensor) -> None:
         if tap in self._wanted:
             self._seen[tap] = states[0, self._rows]  # (R, H)
+        if tap == self._depth:
+            raise FarEnough

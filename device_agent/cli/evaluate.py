@@ -22,10 +22,10 @@ from device_agent.evaluate import Evaluation, compare, evaluate, unprefixed
 from device_agent.features import fetch
 from device_agent.head import Head
 from device_agent.link import Link
+from device_agent.plugin_kinds import plugin_of
 from device_agent.plugins import PluginStore, PluginVersion
 from device_agent.prefix import NO_PREFIX, behind
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
 from device_agent.watcher import Watcher
 from device_agent.wire import choose_encoding
 
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if version is not None:
             version.require(link.facts().fingerprint)
         kit = matching_kit(link, version.kit_id if version else settings.recipe, Watcher())
-        texts = [window for cut in tokens_of(link, examples) for window in cut]
+        cuts = tokens_of(link, examples, whole=kit.manifest.sequential)
+        texts = [window for cut in cuts for window in cut]
         if not texts:
             raise NothingToScore()
         encoding = choose_encoding(link, kit) if version is None else version.encoding
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if version is None:
             found = evaluate(kit.manifest, head, None, bare)
         else:
-            plugin = SidePlugin(kit, version.weights(), settings.threads)
+            plugin = plugin_of(kit, version.weights(), settings.threads)
             memory = version.memory() if settings.memory == "on" else None
             behind_prefix = FeatureRows(cache, prefixed)
             parts = (kit.manifest, head, plugin, bare)

@@ -24,8 +24,8 @@ from device_agent.head import Head
 from device_agent.kits import Kit
 from device_agent.learning import NothingToLearn
 from device_agent.link import Link
+from device_agent.plugin_kinds import plugin_of
 from device_agent.prefix import NO_PREFIX
-from device_agent.side_plugin import SidePlugin
 from device_agent.start import Start
 from device_agent.trainer import Trainer
 from device_agent.training_lock import training_lock
@@ -178,7 +178,7 @@ class Participant:
         keep(self._home, Shared(asked.kit, asked.number, asked.rounds, weights))
         with one_thread():
             head = Head(self._kit, self._options.threads)
-            plugin = SidePlugin(self._kit, dict(weights), self._options.threads)
+            plugin = plugin_of(self._kit, dict(weights), self._options.threads)
             scored = evaluate(self._kit.manifest, head, plugin, self._held_out())
         shared = scored.base if scored.plugin is None else scored.plugin
         return Received(scored.tokens, scored.base, shared)

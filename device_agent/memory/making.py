@@ -46,10 +46,13 @@ def parts_of(
     found = {}
     for owner, some in cut.items():
         rows = FeatureRows(cache, some)
-        found[owner] = Part(rows.tokens, _codes(rows, basis))
+        found[owner] = Part(rows.tokens[rows.scored > 0], _codes(rows, basis))
     return found
 
 
 def _codes(rows: FeatureRows, basis: Basis) -> Iterator[Codes]:
+    start = 0
     for states in finals_of(rows, len(basis.shift)):
-        yield basis.codes(states)
+        scored = rows.scored[start : start + len(states)] > 0
+        start += len(states)
+        yield basis.codes(states[scored])

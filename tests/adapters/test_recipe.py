@@ -37,7 +37,7 @@ def test_a_whole_number_will_do_where_a_fraction_may_stand():
         ("name", "Two Words"),
         ("name", ""),
         ("name", "../up"),
-        ("target", "tail"),
+        ("target", "head"),
         ("mlp", "wide"),
         ("loss", "half"),
         ("rule", "guess"),

@@ -277,3 +277,16 @@ def test_kernels_are_compiled_where_nothing_can_be_written(monkeypatch, caplog):
     compiled(double)(numbers)
     assert numbers[0] == 42
     assert "compiled anew at each start" in caplog.text
+
+
+@pytest.mark.parametrize("depth", range(tiny.LAYERS + 1))
+def test_who_wants_taps_alone_gets_them_and_no_layer_behind_them_runs(lean_of, depth):
+    lean = lean_of("llama")
+    text, wants = ids_of(20, seed=3), Wants((depth,), False, False, 0, "f32")
+    expected, cache = alone(lean, text, len(text), EVERY_TAP), Cache(lean.pool)
+    # No key or value is zero by itself: what is written shows.
+    lean._store[:] = 0
+    states = read(lean, cache, text, len(text), wants)
+    np.testing.assert_allclose(states.taps[0], expected.taps[depth], atol=1e-4)
+    assert np.count_nonzero(lean._store) == depth * len(text) * 2 * 2 * 16
+    cache.release()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cloud_service.backbones.base import Span
+from cloud_service.backbones.families import family_named, layers_of
 from cloud_service.backbones.pages import PAGE, Cache
 from protocol.messages import Wants
 from tests import tiny
@@ -163,3 +164,41 @@ def test_every_tap_of_a_batch_is_that_of_transformers(backbone, reference, cache
                 states.taps[layer], expected.hidden_states[layer][0], atol=1e-4
             )
         np.testing.assert_allclose(states.final, expected.last_hidden_state[0], atol=1e-4)
+
+
+TAP_TWO = Wants((0, 2), False, False, 0, "f32")
+
+
+def test_who_wants_taps_alone_gets_them_and_no_layer_behind_them_runs(backbone, caches):
+    text = ids_of(20, seed=3)
+    expected = alone(backbone, text, len(text), EVERYTHING)
+    layers = layers_of(backbone.model.base_model, family_named(backbone.facts.family))
+    ran = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
+        for number, layer in enumerate(layers)
+    ]
+    found = [read(backbone, caches[0], part, len(part), TAP_TWO) for part in (text[:15], text[15:])]
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1] * 2
+    taps = np.concatenate([states.taps for states in found], axis=1)
+    wanted = [EVERYTHING.layers.index(layer) for layer in TAP_TWO.layers]
+    np.testing.assert_allclose(taps, expected.taps[wanted], atol=1e-4)
+    close(alone(backbone, text, len(text), EVERYTHING), expected)
+
+
+def test_who_wants_taps_alone_holds_nobody_else_back(backbone, caches):
+    texts = [ids_of(length, seed=length) for length in LENGTHS[:4]]
+    spans = [
+        Span(cache, text, wanted, wants)
+        for cache, text, wanted, wants in zip(
+            caches, texts, (1, 7, 5, 0), (TAP_TWO, EVERYTHING, TAP_TWO, TAP_TWO), strict=False
+        )
+    ]
+    together = backbone.read(spans)
+    assert together[3] is None
+    for span, states in zip(spans[:3], together, strict=False):
+        close(states, alone(backbone, span.ids, span.wanted, span.wants))
+    (nothing,) = backbone.read([Span(caches[4], texts[1], 0, TAP_TWO)])
+    assert nothing is None

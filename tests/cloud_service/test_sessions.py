@@ -17,6 +17,7 @@ from protocol.errors import (
     ContextExceeded,
     FrameTooLarge,
     LimitExceeded,
+    MalformedMessage,
     NotFinite,
     Overloaded,
     PositionMismatch,
@@ -417,3 +418,12 @@ def test_what_waits_for_a_session_that_is_closed_finds_it_no_more(small, session
                 await cropping
 
     asyncio.run(close())
+
+
+def test_a_session_that_wants_taps_alone_has_no_drafts(sessions):
+    opened = sessions.open(SessionRequest(Wants((1,), False, False, 0, "f32")))
+    with sessions.use(opened.session) as session:
+        with pytest.raises(MalformedMessage, match="no drafts"):
+            stepped(sessions, session, tokens_of(ids_of(5), drafts=2))
+        stepped(sessions, session, tokens_of(ids_of(5)))
+    sessions.close(opened.session)

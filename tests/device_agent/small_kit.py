@@ -86,6 +86,7 @@ def write_kit(
         negatives=0,
         mask=(),
         dropout=0.0,
+        cache=(),
         weights=(WeightSpec("scale", (HIDDEN,)),),
         schedule=Schedule(0.01, 0.1, 2, 64, 16, 1, 1),
         head_block=BLOCK,

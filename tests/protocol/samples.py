@@ -104,6 +104,7 @@ KIT = KitManifest(
     negatives=64,
     mask=(4, 32),
     dropout=0.1,
+    cache=(2, 2, 4, 16),
     weights=(WeightSpec("blocks.0.down", (64, 32)), WeightSpec("gate", ())),
     schedule=Schedule(
         rate=1e-3, warmup=0.1, epochs=10, batch_tokens=512, segment=64, patience=2, answers=4

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -81,3 +82,13 @@ def test_other_good_manifests_pass(change):
 def test_a_manifest_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(MalformedMessage):
         KitManifest.from_json(KIT.to_json() | {name: value})
+
+
+def test_tokens_are_computed_in_sequence_where_something_of_them_is_kept():
+    assert KIT.sequential
+    assert not replace(KIT, cache=()).sequential
+
+
+def test_a_cache_of_another_number_of_axes_is_refused():
+    with pytest.raises(MalformedMessage, match="cache"):
+        KitManifest.from_json(KIT.to_json() | {"cache": [2, 4]})

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from protocol.messages import (
 )
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
-LATER = {"basis", "encoding", "encodings"}
+LATER = {"basis", "encoding", "encodings", "cache"}
 """Fields that peers of version 1.0 do not write."""
 
 IDS = np.array([5, 6], np.uint32)
@@ -182,3 +184,10 @@ def test_a_prefix_of_no_tokens_is_none():
 def test_a_session_does_not_begin_beyond_its_limit():
     with pytest.raises(MalformedMessage, match="position must be 0 to 7, but is 8"):
         SessionOpened("a", position=8, limit=7, idle_seconds=1.0)
+
+
+def test_what_is_wanted_says_how_deep_the_backbone_has_to_go():
+    taps = Wants((0, 3), False, False, 0, "f32")
+    assert taps.depth == 3
+    for more in ({"final": True}, {"log_z": True}, {"candidates": 1}, {"layers": ()}):
+        assert replace(taps, **more).depth is None

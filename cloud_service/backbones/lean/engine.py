@@ -89,7 +89,8 @@ class LeanBackbone:
         taps[list(answers.layers)] = np.arange(len(answers.layers))
         hidden = self._layers.qkv.columns
         states = np.empty((len(answers.layers) + 1, len(answers.rows), hidden), np.float32)
-        return Kept(places, taps, states)
+        depth = self._heads.layers if answers.depth is None else answers.depth
+        return Kept(places, taps, states, depth)
 
     def _batch(self, spans: Sequence[Span]) -> Batch:
         """Say where each token stands in its session, and where its session's pages are."""

@@ -54,6 +54,7 @@ class Kept(NamedTuple):
     places: NDArray[np.int64]  # (M), where each token's states go, -1 where they are not wanted
     taps: NDArray[np.int64]  # (L + 1), place of each tap in ``states``, -1 where nobody wants it
     states: NDArray[np.float32]  # (K + 1, R, H); the last is the final state
+    depth: int  # how many layers are run; short of all, there is no final state
 
 
 def room_for(tokens: int, layers: Layers, heads: Heads) -> Room:
@@ -78,7 +79,7 @@ def ledger_for(heads: Heads) -> NDArray[np.int64]:
 @njit(nogil=True)
 def _forward(layers, heads, batch, room, store, kept, ledger):
     rows, codes = len(batch.positions), room.codes
-    for layer in range(heads.layers):
+    for layer in range(kept.depth):
         phase = layer * _PHASES
         _norm(layers.qkv, layers, layers.input_norms, layer, rows, room, kept, layer, ledger, phase)
         multiply(layers.qkv, layer, room.normed, codes, rows, WRITE, room.qkv, ledger, phase + 1)
@@ -103,8 +104,8 @@ def _forward(layers, heads, batch, room, store, kept, ledger):
         )
         _prepare(layers.down, room.inner, rows, codes, ledger, phase + 8)
         multiply(layers.down, layer, room.inner, codes, rows, ADD, room.x, ledger, phase + 9)
-    phase = heads.layers * _PHASES
-    _norm(layers.qkv, layers, layers.final_norm, 0, rows, room, kept, heads.layers, ledger, phase)
+    phase = kept.depth * _PHASES
+    _norm(layers.qkv, layers, layers.final_norm, 0, rows, room, kept, kept.depth, ledger, phase)
 
 
 @njit(nogil=True)
