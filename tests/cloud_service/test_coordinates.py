@@ -1,6 +1,7 @@
 """Answers in a kit's public basis: what a device reads of them is what whole states would have been."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -48,7 +49,8 @@ def kit(cache, pulled_of):
         encodings=(),
     )
     (folder / "manifest.json").write_text(json.dumps(manifest.to_json()))
-    return manifest
+    yield manifest
+    shutil.rmtree(folder)  # others count the cache's kits
 
 
 @pytest.fixture(scope="module")
