@@ -8,13 +8,13 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from random import Random
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.closing import Closing
 from device_agent.connection import (
     PATIENT_TRIES,
     TRIES,
@@ -58,7 +58,7 @@ class OtherBackbone(CloudUnreachable):
     hint = "Leave that address out, or wait until the cloud hosts the same backbone again."
 
 
-class CloudClient:
+class CloudClient(Closing):
     """One connection that is kept open, bounded retries, a limit on everything that comes in.
 
     Args:
@@ -101,17 +101,6 @@ class CloudClient:
             authority=authority,
             identify=self._identify,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the connection back."""

@@ -5,10 +5,10 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from device_agent.atomic import write_whole
+from device_agent.closing import Closing
 from device_agent.cloud import CloudClient, CloudUnreachable
 from device_agent.egress import Egress
 from device_agent.egress_policy import PolicyFile
@@ -39,7 +39,7 @@ class WrongTokenizer(DeviceError):
         super().__init__(f"tokenizer {expected[:12]} was announced, {got[:12]} came")
 
 
-class Link:
+class Link(Closing):
     """The cloud as one home folder sees it. A context manager.
 
     Args:
@@ -70,17 +70,6 @@ class Link:
             key=settings.key,
             authority=settings.ca,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the connection and the store back."""

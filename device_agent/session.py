@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.closing import Closing
 from device_agent.cloud import PATIENT_TRIES, TRIES, CloudClient, CloudUnreachable
 from device_agent.traffic import StepKind
 from protocol.basis import Basis
@@ -24,7 +23,7 @@ REPLAYS = 4
 """How often a step may find its session lost, or a session its prefix. Who is lost as often will be lost again."""
 
 
-class RemoteSession:
+class RemoteSession(Closing):
     """Tokens in, states out, one request a step.
 
     When the cloud has forgotten the session, was started anew, or another address has to take over,
@@ -54,17 +53,6 @@ class RemoteSession:
         self._steps = 0
         self._unsure = False
         self._opened = self._open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def position(self) -> int:

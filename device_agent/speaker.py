@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Collection, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from device_agent.chat_template import Message, render
+from device_agent.closing import Closing
 from device_agent.drafting import Drafting, Tally
 from device_agent.errors import DeviceError
 from device_agent.generate import OnChoice, Piece, generate, read_ahead
@@ -35,7 +35,7 @@ class EmptyPrompt(DeviceError):
         super().__init__("the prompt is empty")
 
 
-class Speaker:
+class Speaker(Closing):
     """A session with the backbone that answers prompt after prompt. A context manager.
 
     With a personal prefix the frozen backbone, when it is asked beside the plugin, has a session of
@@ -94,17 +94,6 @@ class Speaker:
         self._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
         self._bare: RemoteSession | None = None
         self._draft_anew(link)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def beside(self, link: Link) -> Self:
         """Another one with the same parts, which are held once, and sessions of its own over ``link``."""

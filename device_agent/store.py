@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from device_agent.atomic import make_private
+from device_agent.closing import Closing
 from device_agent.errors import DeviceError
 from device_agent.examples import Example
 from device_agent.store_layout import MIGRATIONS
@@ -90,7 +90,7 @@ def _job(row: tuple[Any, ...]) -> Job:
     return Job(number, state, recipe, created, updated, json.loads(progress), chosen, problem)
 
 
-class Store:
+class Store(Closing):
     """One connection to the store; open one for each thread or process. A context manager."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -120,17 +120,6 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- examples ---
 
