@@ -208,8 +208,9 @@ def test_an_input_that_the_function_ignores_is_still_an_input():
     assert [value.name for value in model.graph.input] == ["x", "unread"]
 
 
+# A tail needs a backbone's blocks as well: test_tail compiles each kind.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].target != "tail"])
 def test_every_named_recipe_compiles(name, tmp_path):
     recipe = replace(RECIPES[name], shortlist=100, negatives=30)
     stages = []
