@@ -85,7 +85,7 @@ class Settings:
     codec: str = "f16"
     """How hidden states travel whole: f32, f16, bf16 or int8."""
 
-    wire_kl: float = 0.01
+    wire_kl: float = 0.001
     """Most nats of divergence that a smaller encoding of states may cost; 0: they travel whole. A plugin keeps to what it was trained with."""
 
     prefix: int = 1024

@@ -68,7 +68,7 @@ SETTINGS_HELP = {
     "recipe": "recipe of new plugins (default ladder)",
     "threads": "threads for arithmetic (default: the cores, four at most)",
     "codec": "how hidden states travel whole: f32, f16, bf16, int8 (default f16)",
-    "wire_kl": "nats that smaller states may cost a new plugin; 0: whole ones (default 0.01)",
+    "wire_kl": "nats that smaller states may cost a new plugin; 0: whole ones (default 0.001)",
     "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
     "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
     "drafts": "tokens drafted ahead in one request and verified here: auto, off, or a number (default auto)",

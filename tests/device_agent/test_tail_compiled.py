@@ -212,7 +212,7 @@ def test_the_figures_are_those_of_the_whole_model_in_torch(served, settings):
     with Link(settings) as link:
         kit = link.kit()
         (texts,) = tokens_of(link, [Example(text=STORY[:2500])], whole=True)
-        cache = cache_of(link, kit)
+        cache = cache_of(link, kit, None)
         fetch(lambda: link.cloud, cache, texts)
     assert len(texts) > 1
     head, rows = Head(kit, 1), FeatureRows(cache, texts)
