@@ -452,9 +452,13 @@ def test_what_has_left_the_device_is_told(http, client):
 
 def test_metrics_are_in_prometheus_form(http, client):
     ask(client, "a")
-    text = http.get("/metrics").text
+    counted = 'requests_total{route="/v1/chat/completions",status="200"}'
+    until = time.monotonic() + 10
+    # A request is counted when it has ended, which is a moment after its answer is there.
+    while counted not in (text := http.get("/metrics").text) and time.monotonic() < until:
+        time.sleep(0.02)
     for name in (
-        'requests_total{route="/v1/chat/completions",status="200"}',
+        counted,
         "num_requests_running 0.0",
         "time_to_first_token_seconds_count",
         "inter_token_latency_seconds_count",
