@@ -27,13 +27,13 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.atomic import write_whole
+from device_agent.closing import Closing
 from device_agent.errors import DeviceError
 from protocol.basis import Basis
 from protocol.codecs import codec_named
@@ -76,7 +76,7 @@ class _Shape(NamedTuple):
         return codec_named(self.codec).size(self.states) + 4 * self.rows
 
 
-class CachedFeatures:
+class CachedFeatures(Closing):
     """The features of one text, mapped until it is left. A context manager.
 
     Attributes:
@@ -96,15 +96,8 @@ class CachedFeatures:
         self._shape = shape
         self.rows = shape.rows
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Unmap the file."""
         self._map.close()
 
     def read(self, rows: Rows, taps: Floats | None, final: Floats) -> None:

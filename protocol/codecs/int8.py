@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from protocol.codecs.base import Array, Codec, Shape
+from protocol.codecs.blocks import in_blocks, scales_shape
 
 BLOCK = 64
 """Numbers that share a scale: in a whole row the few huge channels would drown the others."""
@@ -25,10 +26,10 @@ class Int8Blocks(Codec):
 
     def size(self, shape: Shape) -> int:
         """Return the exact bytes that a tensor takes."""
-        return 4 * math.prod(_scales_shape(shape)) + math.prod(shape)
+        return 4 * math.prod(scales_shape(shape, BLOCK)) + math.prod(shape)
 
     def _pack(self, array: Array) -> bytes:
-        blocks = _in_blocks(array)  # (..., N, 64)
+        blocks = in_blocks(array, BLOCK)  # (..., N, 64)
         peak = np.maximum(blocks.max(-1), -blocks.min(-1))  # (..., N)
         scales: Array = np.minimum(peak / np.float32(127), _LARGEST_SCALE)  # (..., N)
         # An all-zero block would divide by zero; any divisor maps it to zero.
@@ -42,8 +43,8 @@ class Int8Blocks(Codec):
         return scales.astype("<f4", copy=False).tobytes() + codes
 
     def _unpack(self, data: memoryview, shape: Shape) -> Array:
-        scales_shape = _scales_shape(shape)
-        count = math.prod(scales_shape)
+        scaled = scales_shape(shape, BLOCK)
+        count = math.prod(scaled)
         scales = np.frombuffer(data, "<f4", count).astype(np.float32, copy=False)
         codes = np.frombuffer(data, np.int8, offset=4 * count)
         # A stranger's scale may be a NaN or overflow: the caller looks for that in the result.
@@ -52,19 +53,5 @@ class Int8Blocks(Codec):
                 blocks = codes.reshape(count, BLOCK).astype(np.float32)  # one array, no temporary
                 blocks *= scales[:, None]
                 return blocks.reshape(shape)
-            spread = np.repeat(scales.reshape(scales_shape), BLOCK, axis=-1)[..., : shape[-1]]
+            spread = np.repeat(scales.reshape(scaled), BLOCK, axis=-1)[..., : shape[-1]]
             return codes.reshape(shape) * spread
-
-
-def _scales_shape(shape: Shape) -> Shape:
-    return (*shape[:-1], -(-shape[-1] // BLOCK))
-
-
-def _in_blocks(array: Array) -> Array:
-    """Return (..., N, 64): a view where rows are whole blocks, else a copy filled with zeros."""
-    *outer, blocks = _scales_shape(array.shape)
-    if array.shape[-1] % BLOCK:
-        padded = np.zeros((*outer, blocks * BLOCK), np.float32)
-        padded[..., : array.shape[-1]] = array
-        array = padded
-    return array.reshape(*outer, blocks, BLOCK)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.codecs.base import Array, Codec, Shape
+from protocol.codecs.blocks import in_blocks, scales_shape
 
 BLOCK = 32
 """Numbers that share a scale: the fewer bits a code has, the more a large neighbour costs it."""
@@ -28,12 +29,12 @@ class PackedBlocks(Codec):
 
     def size(self, shape: Shape) -> int:
         """Return the exact bytes that a tensor takes."""
-        return 2 * math.prod(_scales_shape(shape)) + math.prod(self._rows_shape(shape))
+        return 2 * math.prod(scales_shape(shape, BLOCK)) + math.prod(self._rows_shape(shape))
 
     def _pack(self, array: Array) -> bytes:
         half = 1 << (self.bits - 1)
         top = np.float32(half - 1)
-        blocks = _in_blocks(array)  # (..., N, 32)
+        blocks = in_blocks(array, BLOCK)  # (..., N, 32)
         peak = np.maximum(blocks.max(-1), -blocks.min(-1))  # (..., N)
         upper = _rounded_up(peak / top, half)  # (..., N)
         scales = (upper << np.uint32(16)).view(np.float32)
@@ -47,10 +48,10 @@ class PackedBlocks(Codec):
         return upper.astype("<u2").tobytes() + self._packed(rows[..., : array.shape[-1]]).tobytes()
 
     def _unpack(self, data: memoryview, shape: Shape) -> Array:
-        scales_shape = _scales_shape(shape)
-        count = math.prod(scales_shape)
+        scaled = scales_shape(shape, BLOCK)
+        count = math.prod(scaled)
         upper = np.frombuffer(data, "<u2", count).astype(np.uint32)
-        scales = (upper << np.uint32(16)).view(np.float32).reshape(scales_shape)
+        scales = (upper << np.uint32(16)).view(np.float32).reshape(scaled)
         rows = np.frombuffer(data, np.uint8, offset=2 * count).reshape(self._rows_shape(shape))
         numbers: Array = self._unpacked(rows, shape[-1]).astype(np.float32)
         numbers -= np.float32(1 << (self.bits - 1))
@@ -99,17 +100,3 @@ def _rounded_up(scales: Array, codes: int) -> NDArray[np.uint32]:
     bits = np.minimum(np.ascontiguousarray(scales).view(np.uint32), largest)
     upper: NDArray[np.uint32] = (bits + np.uint32(0xFFFF)) >> np.uint32(16)
     return upper
-
-
-def _scales_shape(shape: Shape) -> Shape:
-    return (*shape[:-1], -(-shape[-1] // BLOCK))
-
-
-def _in_blocks(array: Array) -> Array:
-    """Return (..., N, 32): a view where rows are whole blocks, else a copy filled with zeros."""
-    *outer, blocks = _scales_shape(array.shape)
-    if array.shape[-1] % BLOCK:
-        padded = np.zeros((*outer, blocks * BLOCK), np.float32)
-        padded[..., : array.shape[-1]] = array
-        array = padded
-    return array.reshape(*outer, blocks, BLOCK)

@@ -55,7 +55,7 @@ def teach(settings):
     give(settings, Example(text=ALPHABET))
     assert train(settings).promoted
     remembered = PluginStore(settings.home).current().memory_path.read_bytes()
-    give(settings, DIARY, source="/home/ada/diary.md")
+    give(settings, DIARY, source="/people/ada/diary.md")
     with Store(settings.home / STORE) as store:
         store.add_feedback("me", [("user", ASKED)], "no", "down", SAID)
         store.add_feedback("me", [("user", ASKED)], "yes", "up", None)
@@ -141,7 +141,7 @@ def test_nothing_of_it_is_left_in_any_byte_of_the_home(learned):
                      "plugins/mine/2/prefix.json", "plugins/mine/2/adapter_config.json"):  # fmt: skip
             assert part in found, "else this test could not fail"
         assert (home / "runs" / "checkpoint.safetensors").exists()
-        gone = forgotten(settings, files=["/home/ada/diary.md"], numbers=[number])
+        gone = forgotten(settings, files=["/people/ada/diary.md"], numbers=[number])
         assert traces(home) == set()
         assert (gone.examples, gone.feedback, gone.versions) == (2, 2, ["2", "3"])
         assert gone.features > 0
@@ -248,8 +248,8 @@ def test_by_command_it_is_forgotten_and_trained_anew(desk, learned):
     settings, _ = learned
     listed = json.loads(desk("forget", "--json")[1])["examples"]
     assert [(one["id"], one["kind"]) for one in listed] == [(1, "text"), (2, "text"), (3, "chat")]
-    assert "/home/ada/diary.md" in desk("forget")[1]
-    code, out, err = desk("forget", 3, "--file", "/home/ada/diary.md")
+    assert "/people/ada/diary.md" in desk("forget")[1]
+    code, out, err = desk("forget", 3, "--file", "/people/ada/diary.md")
     assert code == 0, err
     for part in ("2 examples are gone", "version 2, 3; version 1 speaks", "version 4:"):
         assert part in out
