@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEVICE_BIN := .venv-device/bin
 
-.PHONY: setup demo test check fix bench clean
+.PHONY: setup demo test check lint fast slow fix bench clean
 
 setup: .venv/ready
 
@@ -22,23 +22,29 @@ setup: .venv/ready
 demo: .venv/ready .venv-device/ready
 	$(BIN)/python -m demo --device-python $(DEVICE_BIN)/python $(if $(TEXT),--text "$(TEXT)")
 
-# Tests run side by side, one thread each: two that share the cores' threads wait for each other.
-PYTEST := pytest -q --numprocesses auto
-test check: export OMP_NUM_THREADS = 1
+# `make check test` runs the fast tests once.
+check: lint fast
+test: fast slow
 
-test: .venv/ready
-	$(BIN)/python -m $(PYTEST) -m "not gpu"
-
-check: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tests run side by side, one thread each: two that share the cores' threads wait for each other.
+PYTEST := pytest -q --numprocesses auto
+fast slow: export OMP_NUM_THREADS = 1
+
+fast: .venv/ready
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) -m "not slow and not gpu"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='protocol/*' --fail-under=100
+
+slow: .venv/ready
+	$(BIN)/python -m $(PYTEST) -m "slow and not gpu"
 
 fix: .venv/ready
 	$(BIN)/ruff format .

@@ -68,7 +68,13 @@ def create_app(agent: Agent) -> Starlette:
     app = Starlette(
         routes=[Route(path, answer, methods=[method]) for method, path, answer in ROUTES],
         middleware=[
-            Middleware(Border, token=agent.token, host=agent.settings.host, metrics=agent.metrics)
+            Middleware(
+                Border,
+                token=agent.token,
+                host=agent.settings.host,
+                metrics=agent.metrics,
+                paths={answer: path for _method, path, answer in ROUTES},
+            )
         ],
         exception_handlers={kind: refuse for kind in (DeviceError, Fault, HTTPException)},
         lifespan=lifespan,

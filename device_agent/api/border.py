@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -35,10 +36,19 @@ class Border:
         token: Whoever does not send it is not let in.
         host: The name or address that is listened on.
         metrics: Where requests are counted.
+        paths: The path of each function that answers, as a template. Requests are counted under it, for there are as
+            many paths as somebody invents; not every Starlette we run on says which route was taken.
     """
 
-    def __init__(self, app: ASGIApp, token: str, host: str, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str,
+        host: str,
+        metrics: Metrics,
+        paths: Mapping[Callable[..., object], str],
+    ) -> None:
+        self._app, self._metrics, self._paths = app, metrics, paths
         self._token = f"Bearer {token}".encode()
         self._hosts = LOOPBACK if host in LOOPBACK else None
 
@@ -67,8 +77,8 @@ class Border:
                 raise  # half an answer is out: the server cuts the connection
             answer = JSONResponse(told(error), status_of(error))
             await answer(scope, receive, noting)
-        # The template of the route, not the path: there are as many paths as somebody invents.
-        route = getattr(scope.get("route"), "path", "unknown")
+        endpoint = scope.get("endpoint")
+        route = self._paths.get(endpoint, "unknown") if endpoint else "unknown"
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.duration.labels(route).observe(time.perf_counter() - started)
 
