@@ -22,9 +22,9 @@ from benchmarks.services import (
 )
 from benchmarks.texts import Document
 from benchmarks.windows import prepare
-from device_agent.corpus import prefix_budget
-from device_agent.link import Link
+from device_agent.cloud.link import Link
 from device_agent.settings import Settings
+from device_agent.training.corpus import prefix_budget
 
 SLACK = 0.05
 """Nats by which the two frozen figures may differ: bf16, f16 features and an 8-bit head make one of them."""

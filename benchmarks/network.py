@@ -27,12 +27,12 @@ from benchmarks.report import Figure, Outcome, Rows, say
 from benchmarks.services import Cloud, Device, cloud, pull
 from benchmarks.split import SplitModel
 from benchmarks.windows import Prepared, prepare
-from device_agent.drafting import Drafting, Tally
-from device_agent.link import Link
+from device_agent.cloud.link import Link
+from device_agent.generation.drafting import Drafting, Tally
+from device_agent.generation.sampling import Sampling
+from device_agent.generation.speaker import Speaker
 from device_agent.plugins import PluginStore, PluginVersion
-from device_agent.sampling import Sampling
 from device_agent.settings import AUTO, OFF, Settings
-from device_agent.speaker import Speaker
 
 NAME = "network"
 HELP = "tokens a second over lines of several lengths and widths, with and without drafts"

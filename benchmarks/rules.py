@@ -26,7 +26,7 @@ from benchmarks.processes import measured
 from benchmarks.report import Figure, Outcome, Rows, say
 from benchmarks.services import CLOUD, Cloud, Device, cloud, pull, share_features
 from benchmarks.windows import prepare
-from device_agent.link import Link
+from device_agent.cloud.link import Link
 from device_agent.settings import Settings
 
 NAME = "rules"

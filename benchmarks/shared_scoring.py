@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.batches import FeatureRows
-from device_agent.corpus import cache_of, matching_kit, tokens_of
-from device_agent.evaluate import evaluate
-from device_agent.examples import Example
-from device_agent.features import fetch
-from device_agent.head import Head
-from device_agent.link import Link
+from device_agent.cloud.features import fetch
+from device_agent.cloud.link import Link
+from device_agent.data.examples import Example
 from device_agent.plugins import PluginStore
+from device_agent.runtime.head import Head
+from device_agent.runtime.side_plugin import SidePlugin
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
-from device_agent.watcher import Watcher
+from device_agent.training.batches import FeatureRows
+from device_agent.training.corpus import cache_of, matching_kit, tokens_of
+from device_agent.training.evaluate import evaluate
+from device_agent.training.watcher import Watcher
 
 Weights = Mapping[str, NDArray[np.float32]]
 

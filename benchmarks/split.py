@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.prompts import Prompt
-from device_agent.chat_template import render
-from device_agent.drafting import Drafting
-from device_agent.generate import generate
-from device_agent.head import Head
-from device_agent.link import Link
-from device_agent.sampling import Sampling
-from device_agent.session import RemoteSession
+from device_agent.cloud.link import Link
+from device_agent.cloud.session import RemoteSession
+from device_agent.data.chat_template import render
+from device_agent.generation.drafting import Drafting
+from device_agent.generation.generate import generate
+from device_agent.generation.sampling import Sampling
+from device_agent.runtime.head import Head
+from device_agent.runtime.side_plugin import SidePlugin
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
 from protocol.messages import Wants
 
 Weights = Mapping[str, NDArray[np.float32]]

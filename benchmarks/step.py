@@ -38,7 +38,7 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.packages import PACKAGES
 from cloud_service.registry import Pulled, Registry
 from cloud_service.settings import load
-from device_agent.drafting import Drafting
+from device_agent.generation.drafting import Drafting
 from protocol.messages import Wants
 
 NAME = "step"

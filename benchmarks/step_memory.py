@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from device_agent.memory_release import release_memory
+from device_agent.runtime.memory_release import release_memory
 
 _CLEAR_PEAK = "5"
 """What Linux takes in `clear_refs` for: forget the peak of the resident set."""

@@ -24,11 +24,11 @@ from benchmarks import texts
 from benchmarks.prompts import PROMPTS
 from benchmarks.report import Figure, Outcome, say
 from benchmarks.services import Backbone, Cloud, cloud, pull
-from device_agent.cloud import CloudUnreachable
-from device_agent.link import Link
-from device_agent.session import RemoteSession
+from device_agent.cloud.client import CloudUnreachable
+from device_agent.cloud.link import Link
+from device_agent.cloud.session import RemoteSession
+from device_agent.data.tokenizer import Tokenizer
 from device_agent.settings import Settings
-from device_agent.tokenizer import Tokenizer
 from protocol.errors import Fault
 from protocol.messages import Wants
 

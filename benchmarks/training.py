@@ -28,7 +28,7 @@ from benchmarks.report import Figure, Outcome, Rows, say
 from benchmarks.rival import RATES, TRIAL_STEPS, Rival, fastest_precision, torch_arm
 from benchmarks.services import Backbone, Cloud, Device, cloud, pull
 from benchmarks.windows import Prepared, prepare
-from device_agent.link import Link
+from device_agent.cloud.link import Link
 from device_agent.settings import Settings
 
 NAME = "training"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.chat_template import render
-from device_agent.link import Link
+from device_agent.cloud.link import Link
+from device_agent.data.chat_template import render
+from device_agent.generation.sampling import Sampling
+from device_agent.generation.speaker import Speaker
 from device_agent.plugins import PluginStore
-from device_agent.sampling import Sampling
 from device_agent.settings import Settings
-from device_agent.speaker import Speaker
 from protocol.messages import States
 
 Ids = NDArray[np.uint32]

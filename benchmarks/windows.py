@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.texts import Document, Split, cut
-from device_agent.corpus import tokens_of
-from device_agent.examples import Encoded, Example
-from device_agent.link import Link
-from device_agent.prefix import behind, crossed
+from device_agent.cloud.link import Link
+from device_agent.data.examples import Encoded, Example
+from device_agent.data.prefix import behind, crossed
+from device_agent.training.corpus import tokens_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,15 +27,15 @@ from benchmarks.picture import draw_trade
 from benchmarks.report import Figure, Outcome, Rows, say
 from benchmarks.services import Cloud, Device, cloud, pull
 from benchmarks.windows import Prepared, prepare
-from device_agent.examples import Encoded
-from device_agent.head import Head
-from device_agent.link import Link
+from device_agent.cloud.link import Link
+from device_agent.cloud.session import RemoteSession
+from device_agent.cloud.wire import Wire, wire_of
+from device_agent.data.examples import Encoded
+from device_agent.data.prefix import behind
 from device_agent.plugins import PluginStore
-from device_agent.prefix import behind
-from device_agent.session import RemoteSession
+from device_agent.runtime.head import Head
+from device_agent.runtime.side_plugin import SidePlugin
 from device_agent.settings import Settings
-from device_agent.side_plugin import SidePlugin
-from device_agent.wire import Wire, wire_of
 from protocol.encoding import Encoding, Section, smallest
 from protocol.messages import States
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from device_agent.atomic import make_folder, replace_folder, temporary_folder, write_whole
 from device_agent.errors import DeviceError
-from device_agent.evaluate import PARTS, Part
-from device_agent.kits import WrongBackbone
 from device_agent.memory.file import MemoryFile, source_of
 from device_agent.memory.gate import Gates
+from device_agent.runtime.kits import WrongBackbone
+from device_agent.training.evaluate import PARTS, Part
 from protocol.encoding import Encoding
 from protocol.errors import Fault
 from protocol.kit import KitManifest

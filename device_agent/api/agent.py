@@ -7,9 +7,9 @@ from starlette.requests import Request
 from device_agent.api.answers import Answers
 from device_agent.api.metrics import Metrics
 from device_agent.api.voices import Voices
-from device_agent.link import STORE
+from device_agent.cloud.link import STORE
+from device_agent.data.store import Store
 from device_agent.settings import Settings
-from device_agent.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from device_agent.api.body import Body, whole
 from device_agent.api.errors import BadRequest, told
 from device_agent.api.models import find_model
 from device_agent.api.speech import Asked, Choice, Likely, Said, speech
-from device_agent.feedback import name_of
-from device_agent.made_with import MadeWith
+from device_agent.data.feedback import name_of
+from device_agent.generation.made_with import MadeWith
+from device_agent.generation.sampling import Sampling
 from device_agent.plugins import PluginStore
-from device_agent.sampling import Sampling
 
 T = TypeVar("T")
 

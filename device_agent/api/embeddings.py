@@ -14,8 +14,8 @@ from device_agent.api.completions import prompt_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.models import BASE
 from device_agent.api.voices import Work
-from device_agent.link import Link
-from device_agent.speaker import Speaker
+from device_agent.cloud.link import Link
+from device_agent.generation.speaker import Speaker
 from protocol.errors import ContextExceeded
 from protocol.messages import Wants
 

@@ -2,18 +2,18 @@
 
 from starlette.exceptions import HTTPException
 
-from device_agent.chat_template import NoChatTemplate, TemplateRefused
-from device_agent.connection import CloudUnreachable
-from device_agent.documents import BadDocument
-from device_agent.egress_policy import BadPolicy, CapReached, PolicyForbids
+from device_agent.cloud.connection import CloudUnreachable
+from device_agent.daemon.jobs import NoSuchJob, NotNow
+from device_agent.data.chat_template import NoChatTemplate, TemplateRefused
+from device_agent.data.documents import BadDocument
+from device_agent.data.store import StoreUnavailable
+from device_agent.egress.policy import BadPolicy, CapReached, PolicyForbids
 from device_agent.errors import DeviceError
-from device_agent.forgetting import NoSuchExample, NothingToForget
-from device_agent.jobs import NoSuchJob, NotNow
+from device_agent.generation.speaker import EmptyPrompt
 from device_agent.plugins import NoSuchVersion, NothingBefore
 from device_agent.settings import BadSetting
-from device_agent.speaker import EmptyPrompt
-from device_agent.store import StoreUnavailable
-from device_agent.training_lock import AlreadyTraining
+from device_agent.training.forgetting import NoSuchExample, NothingToForget
+from device_agent.training.lock import AlreadyTraining
 from protocol.errors import ContextExceeded, Fault
 
 

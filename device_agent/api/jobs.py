@@ -5,10 +5,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from device_agent import jobs
 from device_agent.api.agent import agent_of
 from device_agent.api.body import Body
 from device_agent.api.errors import BadRequest
+from device_agent.daemon import jobs
 
 
 async def list_jobs(request: Request) -> Response:

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from device_agent.api.models import Model
 from device_agent.api.voices import Work
-from device_agent.drafting import Tally
-from device_agent.generate import Finish
-from device_agent.highest import highest
-from device_agent.link import Link
-from device_agent.made_with import MadeWith
-from device_agent.sampling import Sampling
-from device_agent.speaker import Speaker
-from device_agent.tokenizer import INCOMPLETE, Tokenizer
+from device_agent.cloud.link import Link
+from device_agent.data.tokenizer import INCOMPLETE, Tokenizer
+from device_agent.generation.drafting import Tally
+from device_agent.generation.generate import Finish
+from device_agent.generation.made_with import MadeWith
+from device_agent.generation.sampling import Sampling
+from device_agent.generation.speaker import Speaker
+from device_agent.runtime.highest import highest
 from protocol.errors import ContextExceeded
 
 

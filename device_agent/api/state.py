@@ -9,9 +9,9 @@ from starlette.responses import JSONResponse, Response
 from device_agent.api.agent import agent_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.metrics import CONTENT_TYPE
-from device_agent.ledger import USUAL, grouping, totals
-from device_agent.link import Link
-from device_agent.reachability import reachability
+from device_agent.cloud.link import Link
+from device_agent.cloud.reachability import reachability
+from device_agent.egress.ledger import USUAL, grouping, totals
 
 CLOUD_SECONDS = 5.0
 """So long the cloud may take to say that it is there."""

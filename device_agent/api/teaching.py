@@ -13,13 +13,13 @@ from device_agent.api.body import Body, bytes_of
 from device_agent.api.completions import turns_of
 from device_agent.api.errors import BadRequest
 from device_agent.api.models import ME, find_model
-from device_agent.documents import example_of, examples_in
-from device_agent.examples import Example
-from device_agent.feedback import name_of, turn_back
-from device_agent.forgetting import choose, forget
-from device_agent.jobs import anew
-from device_agent.link import Link
+from device_agent.cloud.link import Link
+from device_agent.daemon.jobs import anew
+from device_agent.data.documents import example_of, examples_in
+from device_agent.data.examples import Example
+from device_agent.data.feedback import name_of, turn_back
 from device_agent.plugins import PluginStore
+from device_agent.training.forgetting import choose, forget
 
 RATINGS = ("up", "down")
 PREVIEW = 200

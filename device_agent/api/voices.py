@@ -13,13 +13,13 @@ from threading import Event, Lock
 from typing import TypeVar
 
 from device_agent.api.metrics import Metrics
-from device_agent.cloud import CloudUnreachable
+from device_agent.cloud.client import CloudUnreachable
+from device_agent.cloud.link import Link
 from device_agent.errors import DeviceError
-from device_agent.link import Link
-from device_agent.memory_release import release_memory
+from device_agent.generation.speaker import Speaker
 from device_agent.plugins import PluginVersion
+from device_agent.runtime.memory_release import release_memory
 from device_agent.settings import Settings
-from device_agent.speaker import Speaker
 from protocol.errors import Fault
 
 T = TypeVar("T")

@@ -18,10 +18,10 @@ from typing import Any
 
 from device_agent.atomic import write_whole
 from device_agent.cli import OK, print_json
+from device_agent.cloud.link import Link
 from device_agent.hardware.bench import Bench
 from device_agent.hardware.bench import run as measure_all
 from device_agent.hardware.report import as_text, compared, draw, read
-from device_agent.link import Link
 from device_agent.settings import Settings
 
 NAME = "bench"

@@ -21,12 +21,12 @@ from device_agent.cli.speaking import (
     sampling_of,
     show_progress,
 )
+from device_agent.cloud.link import Link
 from device_agent.errors import DeviceError
-from device_agent.generate import Piece
-from device_agent.link import Link
-from device_agent.sampling import Sampling
+from device_agent.generation.generate import Piece
+from device_agent.generation.sampling import Sampling
+from device_agent.generation.speaker import Speaker
 from device_agent.settings import Settings
-from device_agent.speaker import Speaker
 from protocol.errors import Fault
 
 NAME = "chat"

@@ -163,7 +163,7 @@ def check_private(report: Report) -> Iterator[Finding]:
 
 def check_policy(report: Report) -> Iterator[Finding]:
     """What may leave: can it be understood?"""
-    from device_agent.egress_policy import POLICY, PolicyFile
+    from device_agent.egress.policy import POLICY, PolicyFile
 
     try:
         PolicyFile(report.settings.home).now()
@@ -176,7 +176,7 @@ def check_policy(report: Report) -> Iterator[Finding]:
 
 def check_cloud(report: Report) -> Iterator[Finding]:
     """The cloud: does it answer, does it speak our protocol and codec?"""
-    from device_agent.link import Link
+    from device_agent.cloud.link import Link
 
     settings = report.settings
     try:
@@ -195,7 +195,7 @@ def check_cloud(report: Report) -> Iterator[Finding]:
 
 def check_kit(report: Report) -> Iterator[Finding]:
     """The kit of the settings' recipe: here, undamaged, for the cloud's backbone?"""
-    from device_agent.kits import KitStore
+    from device_agent.runtime.kits import KitStore
 
     store = KitStore(report.settings.home)
     kit = store.find(report.settings.recipe)

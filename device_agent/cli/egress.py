@@ -16,11 +16,11 @@ from datetime import datetime
 
 from device_agent.cli import OK, print_json
 from device_agent.cli.status import in_words
-from device_agent.ledger import USUAL, By, Total, grouping, totals
-from device_agent.link import STORE
+from device_agent.cloud.link import STORE
+from device_agent.cloud.traffic import KINDS
+from device_agent.data.store import Store
+from device_agent.egress.ledger import USUAL, By, Total, grouping, totals
 from device_agent.settings import Settings
-from device_agent.store import Store
-from device_agent.traffic import KINDS
 
 NAME = "egress"
 HELP = "what left this device, to whom, and why"

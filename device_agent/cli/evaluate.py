@@ -11,23 +11,23 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from device_agent.arithmetic import one_thread
-from device_agent.batches import FeatureRows
 from device_agent.cli import OK, print_json
 from device_agent.cli.card import parts_in_words
-from device_agent.corpus import cache_of, matching_kit, tokens_of
-from device_agent.documents import read_documents
+from device_agent.cloud.features import fetch
+from device_agent.cloud.link import Link
+from device_agent.cloud.wire import choose_encoding
+from device_agent.data.documents import read_documents
+from device_agent.data.prefix import NO_PREFIX, behind
 from device_agent.errors import DeviceError
-from device_agent.evaluate import Evaluation, compare, evaluate, unprefixed
-from device_agent.features import fetch
-from device_agent.head import Head
-from device_agent.link import Link
-from device_agent.plugin_kinds import plugin_of
 from device_agent.plugins import PluginStore, PluginVersion
-from device_agent.prefix import NO_PREFIX, behind
+from device_agent.runtime.arithmetic import one_thread
+from device_agent.runtime.head import Head
+from device_agent.runtime.plugin_kinds import plugin_of
 from device_agent.settings import Settings
-from device_agent.watcher import Watcher
-from device_agent.wire import choose_encoding
+from device_agent.training.batches import FeatureRows
+from device_agent.training.corpus import cache_of, matching_kit, tokens_of
+from device_agent.training.evaluate import Evaluation, compare, evaluate, unprefixed
+from device_agent.training.watcher import Watcher
 
 NAME = "evaluate"
 HELP = "how well text is foreseen"

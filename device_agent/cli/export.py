@@ -14,7 +14,7 @@ from pathlib import Path
 from device_agent.cli import OK, print_json
 from device_agent.cli.passphrase import add_passphrase_argument, moving_bar, passphrase_of
 from device_agent.cli.status import in_words
-from device_agent.moving import export_home, home_bytes
+from device_agent.data.moving import export_home, home_bytes
 from device_agent.settings import Settings
 
 NAME = "export"

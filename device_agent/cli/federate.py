@@ -16,11 +16,11 @@ import argparse
 import sys
 
 from device_agent.cli import OK, print_json
+from device_agent.cloud.link import Link
 from device_agent.federated import shared
 from device_agent.federated.joining import join, require_flower
-from device_agent.link import Link
 from device_agent.settings import Settings
-from device_agent.watcher import Watcher
+from device_agent.training.watcher import Watcher
 
 NAME = "federate"
 HELP = "learn together with other devices: join, status, key, leave"

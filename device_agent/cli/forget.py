@@ -17,15 +17,15 @@ from pathlib import Path
 
 from device_agent.cli import OK, print_json
 from device_agent.cli.train import show_lesson, train
-from device_agent.connection import CloudUnreachable
+from device_agent.cloud.connection import CloudUnreachable
+from device_agent.cloud.link import STORE, Link
 from device_agent.daemon.instance import find_instance
-from device_agent.forgetting import Forgotten, choose, forget
-from device_agent.hold_out import TooLittleText
-from device_agent.jobs import anew
-from device_agent.link import STORE, Link
+from device_agent.daemon.jobs import anew
+from device_agent.data.store import Store, StoredExample
 from device_agent.plugins import PluginStore
 from device_agent.settings import Settings
-from device_agent.store import Store, StoredExample
+from device_agent.training.forgetting import Forgotten, choose, forget
+from device_agent.training.hold_out import TooLittleText
 
 NAME = "forget"
 HELP = "forget examples and all that was made of them"

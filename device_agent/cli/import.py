@@ -12,7 +12,7 @@ from pathlib import Path
 from device_agent.cli import OK, print_json
 from device_agent.cli.passphrase import add_passphrase_argument, moving_bar, passphrase_of
 from device_agent.cli.status import in_words
-from device_agent.moving import import_home
+from device_agent.data.moving import import_home
 from device_agent.settings import Settings
 
 NAME = "import"

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from device_agent import jobs
 from device_agent.cli import OK, print_json
-from device_agent.link import STORE
+from device_agent.cloud.link import STORE
+from device_agent.daemon import jobs
+from device_agent.data.store import Job, Store
 from device_agent.settings import BadSetting, Settings
-from device_agent.store import Job, Store
 
 NAME = "jobs"
 HELP = "train in the background: add, list, pause, resume, cancel"

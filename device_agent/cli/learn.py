@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 
 from device_agent.cli import OK, print_json
-from device_agent.documents import read_documents
-from device_agent.link import STORE
+from device_agent.cloud.link import STORE
+from device_agent.data.documents import read_documents
+from device_agent.data.store import Store
 from device_agent.settings import Settings
-from device_agent.store import Store
 
 NAME = "learn"
 HELP = "keep files to learn from"

@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from device_agent.cli import OK, print_json
 from device_agent.cli.status import in_words
-from device_agent.link import Link
+from device_agent.cloud.link import Link
 from device_agent.plugins import PluginStore
-from device_agent.remembering import catch_up, known_rows, open_memory
 from device_agent.settings import Settings
-from device_agent.watcher import Watcher
+from device_agent.training.remembering import catch_up, known_rows, open_memory
+from device_agent.training.watcher import Watcher
 
 NAME = "memory"
 HELP = "what your plugin remembers; update"

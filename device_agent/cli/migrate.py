@@ -11,9 +11,9 @@ import argparse
 
 from device_agent.cli import INTERRUPTED, OK, print_json
 from device_agent.cli.train import Screen, show_lesson
-from device_agent.link import Link
-from device_agent.migration import Migration, migrate
+from device_agent.cloud.link import Link
 from device_agent.settings import Settings
+from device_agent.training.migration import Migration, migrate
 
 NAME = "migrate"
 HELP = "move your plugin to another backbone"

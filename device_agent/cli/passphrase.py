@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from device_agent.data.moving import OnBytes
 from device_agent.errors import DeviceError
-from device_agent.moving import OnBytes
 
 LEAST = 8
 """Characters of a passphrase."""

@@ -17,9 +17,9 @@ import argparse
 
 from device_agent.cli import OK, print_json
 from device_agent.cli.status import in_words
-from device_agent.egress_policy import Policy, PolicyFile
+from device_agent.cloud.traffic import KINDS
+from device_agent.egress.policy import Policy, PolicyFile
 from device_agent.settings import Settings
-from device_agent.traffic import KINDS
 
 NAME = "policy"
 HELP = "what may leave this device"

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from device_agent.cli import OK, print_json
-from device_agent.forgetting import NoSuchExample, choose, drop
-from device_agent.link import Link
-from device_agent.questioning import made_questions, make_questions
+from device_agent.cloud.link import Link
+from device_agent.data.questioning import made_questions, make_questions
+from device_agent.data.store import StoredExample
 from device_agent.settings import Settings
-from device_agent.store import StoredExample
+from device_agent.training.forgetting import NoSuchExample, choose, drop
 
 NAME = "questions"
 HELP = "questions and answers made of your notes"

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from device_agent.generation.sampling import Sampling
 from device_agent.plugins import PluginStore, PluginVersion
-from device_agent.sampling import Sampling
 from device_agent.settings import Settings
 
 

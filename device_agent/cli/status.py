@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.cli import OK, print_json
+from device_agent.cloud.link import Link
+from device_agent.cloud.reachability import reachability
 from device_agent.daemon.instance import find_instance
-from device_agent.jobs import CURVES
-from device_agent.ledger import totals
-from device_agent.link import Link
+from device_agent.daemon.jobs import CURVES
+from device_agent.data.store import Job
+from device_agent.egress.ledger import totals
 from device_agent.plugins import PluginStore
-from device_agent.reachability import reachability
 from device_agent.settings import Settings
-from device_agent.store import Job
 
 NAME = "status"
 HELP = "what is here, and what has left the device"

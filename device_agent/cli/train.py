@@ -19,12 +19,12 @@ from typing import Any
 
 from device_agent.cli import INTERRUPTED, OK, print_json
 from device_agent.cli.card import parts_in_words
-from device_agent.course import Progress
-from device_agent.learning import Lesson, learn
-from device_agent.link import Link
+from device_agent.cloud.link import Link
 from device_agent.settings import Settings
-from device_agent.training_options import TrainingOptions
-from device_agent.watcher import Watcher
+from device_agent.training.course import Progress
+from device_agent.training.learning import Lesson, learn
+from device_agent.training.options import TrainingOptions
+from device_agent.training.watcher import Watcher
 
 NAME = "train"
 HELP = "train your plugin"

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable, Iterable
 from threading import Event, Thread
 
-from device_agent.cloud import CloudUnreachable
-from device_agent.course import Progress
+from device_agent.cloud.client import CloudUnreachable
+from device_agent.cloud.link import Link
 from device_agent.daemon.order import FAILED, GONE, OK, Order
-from device_agent.egress_policy import BadPolicy, CapReached
+from device_agent.data.store import StoreUnavailable
+from device_agent.egress.policy import BadPolicy, CapReached
 from device_agent.errors import DeviceError
-from device_agent.learning import learn
-from device_agent.link import Link
-from device_agent.memory_use import peak_memory
-from device_agent.store import StoreUnavailable
-from device_agent.training_lock import AlreadyTraining
-from device_agent.watcher import Watcher
+from device_agent.runtime.memory_use import peak_memory
+from device_agent.training.course import Progress
+from device_agent.training.learning import learn
+from device_agent.training.lock import AlreadyTraining
+from device_agent.training.watcher import Watcher
 from protocol.errors import Fault
 
 MB = 1_000_000

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from datetime import datetime
 from threading import Event, Thread
 
+from device_agent.cloud.link import STORE
 from device_agent.daemon.order import FAILED, OK, Order
 from device_agent.daemon.policy import Leave, leave
+from device_agent.data.store import Job, Store
 from device_agent.errors import DeviceError
-from device_agent.link import STORE
 from device_agent.settings import Settings
-from device_agent.store import Job, Store
-from device_agent.training_lock import AlreadyTraining, training_lock
+from device_agent.training.lock import AlreadyTraining, training_lock
 
 POLL = 0.25
 """Seconds between two looks."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from device_agent.egress import Egress
+from device_agent.cloud.link import Link
+from device_agent.cloud.traffic import Kind, Outgoing, Traffic
+from device_agent.egress.account import Egress
 from device_agent.errors import DeviceError
 from device_agent.federated.key import find_key
 from device_agent.federated.participant import Participant
-from device_agent.link import Link
-from device_agent.traffic import Kind, Outgoing, Traffic
-from device_agent.watcher import Watcher
+from device_agent.training.watcher import Watcher
 
 if TYPE_CHECKING:
     from flwr.app import Message

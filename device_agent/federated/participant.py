@@ -13,24 +13,24 @@ from datetime import datetime, time
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.arithmetic import one_thread
-from device_agent.batches import FeatureRows
-from device_agent.corpus import Corpus, collect, digests, matching_kit
+from device_agent.cloud.link import Link
 from device_agent.daemon.policy import within
+from device_agent.data.prefix import NO_PREFIX
 from device_agent.errors import DeviceError
-from device_agent.evaluate import evaluate
 from device_agent.federated.shared import FOLDER, Shared, keep
-from device_agent.head import Head
-from device_agent.kits import Kit
-from device_agent.learning import NothingToLearn
-from device_agent.link import Link
-from device_agent.plugin_kinds import plugin_of
-from device_agent.prefix import NO_PREFIX
-from device_agent.start import Start
-from device_agent.trainer import Trainer
-from device_agent.training_lock import training_lock
-from device_agent.training_options import TrainingOptions
-from device_agent.watcher import Watcher
+from device_agent.runtime.arithmetic import one_thread
+from device_agent.runtime.head import Head
+from device_agent.runtime.kits import Kit
+from device_agent.runtime.plugin_kinds import plugin_of
+from device_agent.training.batches import FeatureRows
+from device_agent.training.corpus import Corpus, collect, digests, matching_kit
+from device_agent.training.evaluate import evaluate
+from device_agent.training.learning import NothingToLearn
+from device_agent.training.lock import training_lock
+from device_agent.training.options import TrainingOptions
+from device_agent.training.start import Start
+from device_agent.training.trainer import Trainer
+from device_agent.training.watcher import Watcher
 from protocol.federation import Round, Shapes
 from protocol.kit import KitManifest
 

@@ -10,14 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from device_agent.arithmetic import one_thread
 from device_agent.errors import DeviceError
 from device_agent.hardware.ceilings import ceilings, processor
 from device_agent.hardware.energy import Gauge, find_gauge
 from device_agent.hardware.granularity import RoundCost, round_cost, weights_of
 from device_agent.hardware.report import FORMAT, derived
 from device_agent.hardware.steps import StepCost, measure
-from device_agent.kits import Kit
+from device_agent.runtime.arithmetic import one_thread
+from device_agent.runtime.kits import Kit
 
 TORCH = "adapters.torch_steps"
 """The program that measures fine-tuning in torch, which nothing of the device may import."""

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.batches import FeatureRows
-from device_agent.examples import WINDOW, Encoded
+from device_agent.data.examples import WINDOW, Encoded
+from device_agent.data.tap_cache import TapCache
 from device_agent.hardware.energy import Gauge
 from device_agent.hardware.parts import Part, shares
-from device_agent.head import Head
-from device_agent.kits import DamagedKit, Kit
-from device_agent.memory_use import current_memory
-from device_agent.shortlist import Shortlist
-from device_agent.tap_cache import TapCache
-from device_agent.trainer import fill_mask
-from device_agent.training_step import TrainingStep
+from device_agent.runtime.head import Head
+from device_agent.runtime.kits import DamagedKit, Kit
+from device_agent.runtime.memory_use import current_memory
+from device_agent.training.batches import FeatureRows
+from device_agent.training.shortlist import Shortlist
+from device_agent.training.step import TrainingStep
+from device_agent.training.trainer import fill_mask
 from protocol.kit import KitManifest
 from protocol.messages import States, Wants
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from device_agent.batches import FeatureRows
-from device_agent.examples import Encoded
+from device_agent.data.examples import Encoded
+from device_agent.data.tap_cache import TapCache
 from device_agent.memory.basis import Basis, Codes, Floats
 from device_agent.memory.file import Part
-from device_agent.tap_cache import TapCache
+from device_agent.training.batches import FeatureRows
 
 ROWS = 256
 """Rows of features at a time."""

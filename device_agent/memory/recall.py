@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.highest import highest
 from device_agent.memory.basis import SCALE, Floats
 from device_agent.memory.file import Ids, MemoryFile
+from device_agent.runtime.highest import highest
 
 NEIGHBOURS = 256
 """States that are looked at; on one person's addresses 64 brought 2 % less, 32 6 %."""

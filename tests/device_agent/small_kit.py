@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from device_agent.kits import Kit
+from device_agent.runtime.kits import Kit
 from protocol.facts import BackboneFacts
 from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec
 from protocol.limits import Limits

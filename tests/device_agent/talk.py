@@ -4,8 +4,8 @@ import random
 
 import numpy as np
 
-from device_agent.cloud import CloudClient
-from device_agent.traffic import Outgoing, Traffic
+from device_agent.cloud.client import CloudClient
+from device_agent.cloud.traffic import Outgoing, Traffic
 from protocol import versions
 from protocol.messages import States, Tokens, Wants
 from tests.device_agent.scripted_cloud import json_answer

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from device_agent.kits import Kit
+from device_agent.data.tap_cache import TapCache
+from device_agent.runtime.kits import Kit
 from device_agent.settings import Settings
-from device_agent.tap_cache import TapCache
 from protocol import versions
 from protocol.errors import PrefixNotFound
 from protocol.kit import KitFile, KitManifest, Schedule, WeightSpec

@@ -5,7 +5,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from device_agent.kits import WrongBackbone
 from device_agent.plugins import (
     DamagedPlugin,
     ExportExists,
@@ -13,6 +12,7 @@ from device_agent.plugins import (
     NothingBefore,
     PluginStore,
 )
+from device_agent.runtime.kits import WrongBackbone
 from tests.device_agent.small_kit import FINGERPRINT, HIDDEN, TAPS, write_kit
 
 PREFIX = np.array([5, 6], np.uint32)

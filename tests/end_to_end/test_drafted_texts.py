@@ -12,11 +12,11 @@ import pytest
 from benchmarks.processes import measured
 from benchmarks.prompts import PROMPTS
 from benchmarks.services import CLOUD, Device, cloud, pull
-from device_agent.link import Link
+from device_agent.cloud.link import Link
+from device_agent.generation.sampling import Sampling
+from device_agent.generation.speaker import Speaker
 from device_agent.plugins import PluginStore
-from device_agent.sampling import Sampling
 from device_agent.settings import Settings
-from device_agent.speaker import Speaker
 from tests.tiny import TRAINING_TEXT, tiny_folder
 
 pytestmark = pytest.mark.slow

@@ -21,14 +21,14 @@ pytest.importorskip("flwr")
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from device_agent.examples import Example
+from device_agent.cloud.link import STORE
+from device_agent.data.examples import Example
+from device_agent.data.store import Store
+from device_agent.egress.ledger import totals
 from device_agent.federated.client_app import asked_of
 from device_agent.federated.node import Meter as NodeMeter
 from device_agent.federated.node import NotAdmitted, Server, connected, take_part
 from device_agent.federated.shared import find
-from device_agent.ledger import totals
-from device_agent.link import STORE
-from device_agent.store import Store
 from protocol.federation import ARRAYS, EXAMPLES, METRICS
 from tests.device_agent.serving import environ_of
 from tests.device_agent.small_kit import HIDDEN

@@ -15,15 +15,15 @@ from cloud_service.federated.plan import Plan
 from cloud_service.federated.record import Record
 from cloud_service.federated.rounds import Federation
 from cloud_service.federated.superlink import Address, CannotListen, serving
-from device_agent.egress_policy import PolicyForbids
-from device_agent.examples import Example
+from device_agent.cloud.link import STORE, Link
+from device_agent.data.examples import Example
+from device_agent.data.store import Store
+from device_agent.egress.ledger import totals
+from device_agent.egress.policy import PolicyForbids
 from device_agent.federated.joining import join
 from device_agent.federated.node import ServerAway
 from device_agent.federated.shared import find
-from device_agent.ledger import totals
-from device_agent.link import STORE, Link
-from device_agent.store import Store
-from device_agent.watcher import Watcher
+from device_agent.training.watcher import Watcher
 from tests.device_agent.teaching import ALPHABET, TeachingCloud, settings_of
 
 MOST = 2**20

@@ -15,8 +15,8 @@ import pytest
 
 from cloud_service.pull import pull
 from cloud_service.registry import Registry
-from device_agent.cloud import CloudClient
-from device_agent.session import RemoteSession
+from device_agent.cloud.client import CloudClient
+from device_agent.cloud.session import RemoteSession
 from protocol.messages import SessionRequest, Wants
 from tests.tiny import tiny_folder
 

@@ -8,7 +8,7 @@ from benchmarks.people.measure import mean_gain
 from benchmarks.people.scoring import SCORINGS
 from benchmarks.people.synthetic import TASKS, synthetic_person
 from benchmarks.people.teaching import write_profile
-from device_agent.documents import read_documents
+from device_agent.data.documents import read_documents
 
 
 def test_the_most_alike_note_stands_nearest_to_the_question():

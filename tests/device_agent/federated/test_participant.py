@@ -6,15 +6,15 @@ from datetime import time
 import numpy as np
 import pytest
 
-from device_agent.examples import Example
+from device_agent.cloud.link import STORE, Link
+from device_agent.data.examples import Example
+from device_agent.data.store import Store
 from device_agent.federated.participant import NotAllowed, NotNow, OtherKit, Participant
 from device_agent.federated.shared import Shared, find, keep
-from device_agent.learning import NothingToLearn, learn
-from device_agent.link import STORE, Link
 from device_agent.plugins import PluginStore
-from device_agent.store import Store
-from device_agent.training_lock import AlreadyTraining, training_lock
-from device_agent.watcher import Watcher
+from device_agent.training.learning import NothingToLearn, learn
+from device_agent.training.lock import AlreadyTraining, training_lock
+from device_agent.training.watcher import Watcher
 from protocol.federation import Round
 from tests.device_agent.small_kit import HIDDEN
 from tests.device_agent.teaching import ALPHABET, teaching_home

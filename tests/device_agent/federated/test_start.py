@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapters.adamw import Clock
-from device_agent.start import Start, rate_at
+from device_agent.training.start import Start, rate_at
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.05), (20, 1.0), (40, 4.0), (7, 0.0)])

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from device_agent import cli
-from device_agent.corpus import digests, tokens_of
-from device_agent.evaluate import Evaluation
-from device_agent.examples import Example
-from device_agent.forgetting import NoSuchExample, choose, forget
-from device_agent.learning import harm, judge, learn
-from device_agent.link import STORE, Link
+from device_agent.cloud.link import STORE, Link
+from device_agent.data.examples import Example
+from device_agent.data.store import Store
 from device_agent.memory.file import DamagedMemory, ForeignMemory
 from device_agent.plugins import PluginStore
-from device_agent.remembering import NoMemory, catch_up
-from device_agent.store import Store
-from device_agent.watcher import Watcher
+from device_agent.training.corpus import digests, tokens_of
+from device_agent.training.evaluate import Evaluation
+from device_agent.training.forgetting import NoSuchExample, choose, forget
+from device_agent.training.learning import harm, judge, learn
+from device_agent.training.remembering import NoMemory, catch_up
+from device_agent.training.watcher import Watcher
 from tests.device_agent.home import LETTERS
 from tests.device_agent.teaching import ALPHABET, teaching_home
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from device_agent.generation.sampling import Sampling, choose
 from device_agent.memory.basis import SCALE
 from device_agent.memory.gate import Gate
 from device_agent.memory.mixture import GatedMemory
 from device_agent.memory.recall import BLOCK, NEIGHBOURS, SHARPNESS, recall
-from device_agent.sampling import Sampling, choose
 from tests.device_agent.memory.samples import BASIS, VOCABULARY, opened, states_of, write
 
 GATE = Gate(0.5, 3.0)

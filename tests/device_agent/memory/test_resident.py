@@ -9,11 +9,11 @@ SEARCH = """
 import sys, tempfile
 from pathlib import Path
 import numpy as np
-from device_agent.arithmetic import one_thread
+from device_agent.runtime.arithmetic import one_thread
 from device_agent.memory.basis import Basis
 from device_agent.memory.file import MemoryFile, Part, write_memory
 from device_agent.memory.recall import recall
-from device_agent.memory_use import current_memory, peak_memory
+from device_agent.runtime.memory_use import current_memory, peak_memory
 
 ROWS, WIDTH = 300_000, 256
 rng = np.random.default_rng(0)

@@ -4,10 +4,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from device_agent.examples import Example
+from device_agent.data.examples import Example
+from device_agent.data.store import Store
 from device_agent.plugins import PluginStore
-from device_agent.store import Store
-from device_agent.training_lock import training_lock
+from device_agent.training.lock import training_lock
 from tests.device_agent.home import add_plugin, toy_home
 from tests.device_agent.page.browser import NARROW, WIDE, needs_chromium, visit
 from tests.device_agent.serving import served

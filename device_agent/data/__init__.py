@@ -1,0 +1,1 @@
+"""What the person has: texts, examples, questions, and the store they lie in."""

@@ -1,0 +1,1 @@
+"""What leaves the device: counted, written down, and held to the person's policy."""

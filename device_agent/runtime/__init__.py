@@ -1,0 +1,1 @@
+"""What runs on the device: kits, plugins and the head."""

@@ -1,0 +1,1 @@
+"""From a person's examples to a judged version of a plugin."""
