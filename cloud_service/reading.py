@@ -1,5 +1,6 @@
 """Tokens that somebody wants read behind a cache, in as many passes as it takes."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -44,6 +45,8 @@ class Reading:
         wants: What the answer holds.
         drafts: How many tokens are to be read behind them, each the likeliest by the head; one
             token at least is wanted then, and each of them is.
+        arrived: What final states (T, H) become on their way. Tokens are drafted by that, so that
+            whoever reads it with the same head finds the same ones likeliest.
         future: Has the answer, None where nothing is wanted; or ``Dropped``, or what went wrong.
         since: When it was submitted, in seconds.
 
@@ -53,6 +56,7 @@ class Reading:
         "_answers",
         "_drafted",
         "_start",
+        "arrived",
         "cache",
         "done",
         "drafts",
@@ -74,6 +78,7 @@ class Reading:
         wanted: int,
         wants: Wants,
         drafts: int = 0,
+        arrived: Callable[[Floats], Floats] | None = None,
     ) -> None:
         self.waiter = waiter
         self.purpose = purpose
@@ -82,6 +87,7 @@ class Reading:
         self.wanted = wanted
         self.wants = wants
         self.drafts = drafts
+        self.arrived = arrived
         self.future: Future[States | None] = Future()
         self.since = 0.0
         self.done = 0
@@ -109,10 +115,12 @@ class Reading:
         """Return the next ``count`` tokens, for a pass."""
         end = self.done + count
         wanted = max(0, min(count, end - len(self.ids) + self.wanted))
-        wants = self.wants
-        if self.drafts:
-            wants = replace(wants, candidates=max(1, wants.candidates))
-        return Span(self.cache, self.ids[self.done : end], wanted, wants)
+        ids, wants = self.ids[self.done : end], self.wants
+        if not self.drafts or wants.candidates:
+            return Span(self.cache, ids, wanted, wants)
+        # Where log Z is wanted too, the head is read once, of the states themselves.
+        arrived = None if wants.log_z else self.arrived
+        return Span(self.cache, ids, wanted, replace(wants, candidates=1), arrived)
 
     def take(self, count: int, states: States | None) -> None:
         """Note that ``count`` tokens have been read, with their answer."""

@@ -5,12 +5,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from cloud_service.backbones.pages import Cache
 from cloud_service.checks import check_answer, check_ids, check_wants
-from cloud_service.frames import frame_of
+from cloud_service.frames import arrived, frame_of
 from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
 from cloud_service.prefixes import Prefixes
@@ -226,7 +227,14 @@ class Sessions:
             session.cache.crop(tokens.position)
             session.loose = 0
             reading = Reading(
-                waiter, "step", session.cache, tokens.ids, tokens.wanted, session.wants, drafts
+                waiter,
+                "step",
+                session.cache,
+                tokens.ids,
+                tokens.wanted,
+                session.wants,
+                drafts,
+                partial(arrived, wants=session.wants, basis=session.basis),
             )
             self._runner.submit(reading)
             states = await self._runner.answer(reading)

@@ -77,7 +77,7 @@ class Answers:
             head: Makes log Z and candidates for those who want them.
 
         """
-        heads = self._through(head, final)
+        heads = self._through(head, self._arrived(read, final))
         return [
             self._answer(number, read, *heads[number]) if span.wanted else None
             for number, span in enumerate(self._spans)
@@ -98,6 +98,22 @@ class Answers:
             log_z=log_z,
             candidates=candidates,
         )
+
+    def _arrived(self, read: Floats, final: Rows) -> Rows:
+        """Return what the head is to read, with the final states of some spans as they arrive."""
+        changed = [
+            (self._parts[number], span.arrived)
+            for number, span in enumerate(self._spans)
+            if span.wanted and span.arrived is not None
+        ]
+        if not changed:
+            return final
+        states: Floats = read[-1].copy()
+        for part, arrived in changed:
+            states[part] = arrived(states[part])
+        if isinstance(final, Tensor):
+            return torch.from_numpy(states).to(final)
+        return states
 
     def _through(self, head: ReadsRows[Rows], final: Rows) -> dict[int, "HeadAnswer"]:
         """Return what the head makes of each span; those that want the same go through it together."""

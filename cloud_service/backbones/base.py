@@ -1,12 +1,12 @@
 """What a backbone has to be for the rest of the service: the border between scheduler and engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cloud_service.backbones.pages import Cache, PagePool
 from protocol.facts import BackboneFacts
-from protocol.messages import Ids, States, Wants
+from protocol.messages import Floats, Ids, States, Wants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +20,8 @@ class Span:
         wanted: Of how many of the last tokens there is an answer, 0 to T; none of a chunk whose
             answer nobody reads.
         wants: What the answer holds.
+        arrived: What final states (T, H) have become where they are read. The candidates are
+            those of that; None has them of the states themselves.
 
     """
 
@@ -27,6 +29,7 @@ class Span:
     ids: Ids
     wanted: int
     wants: Wants
+    arrived: Callable[[Floats], Floats] | None = None
 
 
 class Backbone(Protocol):

@@ -238,3 +238,12 @@ def test_drafts_of_many_sessions_share_passes(llama):
     runner.stop()
     assert sum(sizes) == 6 * (5 + 8)
     assert len(sizes) <= 9 + 5
+
+
+@pytest.mark.parametrize("codec", ["f16", "bf16", "int8", "int6", "int4"])
+def test_what_is_drafted_is_likeliest_by_the_state_that_arrives(cloud, reference_of, codec):
+    lm_head = reference_of("llama").lm_head.weight.detach().numpy()
+    session = cloud.open(Wants((), True, False, 0, codec)).session
+    states = cloud.step(session, tokens_of(PROMPT, wanted=1, drafts=8))
+    likeliest = (states.final @ lm_head.T).argmax(axis=1)
+    assert states.drafted.tolist() == likeliest[:-1].tolist()

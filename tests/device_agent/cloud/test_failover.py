@@ -16,9 +16,9 @@ from protocol import versions
 from protocol.errors import Draining, Loading, TooManySessions
 from protocol.limits import Limits
 from protocol.stream import FrameReader
+from tests.device_agent.cloud.test_session import WANTS, expect
 from tests.device_agent.scripted_cloud import Answer, ScriptedCloud, json_answer
 from tests.device_agent.small_kit import small_facts
-from tests.device_agent.cloud.test_session import WANTS, expect
 from tests.device_agent.toy_backbone import ToyBackbone, toy_states
 
 FACTS = small_facts()

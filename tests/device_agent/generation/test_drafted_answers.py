@@ -8,9 +8,9 @@ from device_agent.generation.drafting import Drafting, Tally
 from device_agent.generation.sampling import Sampling
 from device_agent.runtime.side_plugin import SidePlugin
 from protocol.errors import Overloaded
+from tests.device_agent.generation.test_generate import Toy, remembering, text, tokens
 from tests.device_agent.scripted_cloud import ScriptedCloud, json_answer
 from tests.device_agent.small_kit import HIDDEN
-from tests.device_agent.generation.test_generate import Toy, remembering, text, tokens
 from tests.device_agent.toy_backbone import ToyBackbone
 
 CHOICES = ["auto", "1", "3", "64"]

@@ -8,8 +8,8 @@ from device_agent.generation.sampling import Sampling
 from device_agent.generation.verification import ROWS, Verifier
 from device_agent.runtime.head import Head
 from protocol.messages import States
-from tests.device_agent.small_kit import HIDDEN, random_head, small_kit
 from tests.device_agent.generation.test_sampling import nucleus, softmax, top_k
+from tests.device_agent.small_kit import HIDDEN, random_head, small_kit
 
 VOCABULARY = 16
 PAST = [3, 5, 5]
