@@ -4,7 +4,7 @@ A draft is a guess. One request brings the states of the last token and of k dra
 chooses as it would without them, and keeps a drafted token where it is the one that was chosen. With
 a share a of drafted tokens accepted, a request brings a^0 + … + a^k tokens (Leviathan, Kalman and
 Matias 2023, eq. 1) and takes ``request + k each`` seconds to answer and ``row (k + 1)`` to verify. Of
-all k, the smallest is taken whose tokens a second come within 5 % of the best: a shorter draft streams more evenly
+all k, the smallest is taken whose tokens a second come within 2 % of the best: a shorter draft streams more evenly
 and leaves the cloud to others.
 """
 
@@ -17,7 +17,7 @@ from device_agent.settings import AUTO, OFF
 MOST = 31
 """Drafted tokens of one request: with the last token they are 32 rows."""
 
-NEAR = 0.95
+NEAR = 0.98
 """Share of the best rate that is good enough."""
 
 MEMORY = 50
