@@ -43,12 +43,13 @@ def check_text(text: Tokens, wants: Wants, facts: BackboneFacts, start: int, roo
         ContextExceeded: It is longer than the room.
         TokenOutOfRange: One of its tokens does not exist.
         FrameTooLarge: The answer would not fit into a frame.
-        MalformedMessage: It asks for drafts.
+        MalformedMessage: It asks for drafts, or has a source where none is read, or none where one is.
 
     """
     check_no_drafts(text)
     if text.position != start:
         raise PositionMismatch(expected=start, got=text.position)
+    check_source(text, wants, facts)
     if start + len(text.ids) > room:
         raise ContextExceeded(limit=room, asked=start + len(text.ids))
     check_ids(text.ids, facts)
@@ -59,6 +60,31 @@ def check_no_drafts(tokens: Tokens) -> None:
     """Refuse tokens that nothing is drafted behind with ``MalformedMessage`` when they ask for it."""
     if tokens.drafts:
         raise MalformedMessage(reason="only the steps of sessions have drafts")
+
+
+def check_source(tokens: Tokens, wants: Wants, facts: BackboneFacts) -> None:
+    """
+    Refuse a source that nobody reads, or that is missing, with ``MalformedMessage``.
+
+    Raises:
+        TapOutOfRange: The encoder is asked for a layer that it does not have.
+
+    """
+    if not facts.encodes:
+        if tokens.source:
+            raise MalformedMessage(reason=f"{facts.name} has no encoder that could read a source")
+        return
+    if not tokens.position and not tokens.source:
+        raise MalformedMessage(
+            reason=f"{facts.name} needs a source, which the first tokens have to be"
+        )
+    if tokens.source < len(tokens.ids):
+        return
+    if wants.basis is not None:
+        raise MalformedMessage(reason="an encoder's states have no coordinates in a kit's basis")
+    for tap in wants.layers:
+        if tap > facts.encoder_layers:
+            raise TapOutOfRange(tap=tap, layers=facts.encoder_layers)
 
 
 def check_ids(ids: Ids, facts: BackboneFacts) -> None:

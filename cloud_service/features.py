@@ -46,7 +46,15 @@ async def features(
             while waiting and _more(ahead):
                 text = waiting.popleft()
                 cache = start.fork()
-                reading = Reading(waiter, "features", cache, text.ids, text.wanted, wants)
+                reading = Reading(
+                    waiter,
+                    "features",
+                    cache,
+                    text.ids,
+                    text.wanted,
+                    wants,
+                    source=text.source,
+                )
                 try:
                     runner.submit(reading)
                 except Fault:

@@ -12,7 +12,12 @@ from cloud_service.checks import check_ids, check_no_drafts
 from cloud_service.metrics import Metrics
 from cloud_service.reading import Reading, Waiter
 from cloud_service.runner import Runner
-from protocol.errors import ContextExceeded, PositionMismatch, PrefixNotFound
+from protocol.errors import (
+    ContextExceeded,
+    MalformedMessage,
+    PositionMismatch,
+    PrefixNotFound,
+)
 from protocol.facts import BackboneFacts
 from protocol.messages import Ids, PrefixKept, Tokens, Wants
 
@@ -78,7 +83,7 @@ class Prefixes:
         Read a prefix, unless it is there; return what is kept, and how many tokens were read.
 
         Raises:
-            MalformedMessage: It asks for drafts.
+            MalformedMessage: It asks for drafts, or the backbone has an encoder.
             PositionMismatch: It does not begin at 0.
             ContextExceeded: It is longer than a session or the prefixes' share of the memory.
             TokenOutOfRange: A token does not exist.
@@ -86,6 +91,10 @@ class Prefixes:
 
         """
         check_no_drafts(tokens)
+        if self._facts.encodes or tokens.source:
+            raise MalformedMessage(
+                reason="a source is read with the session that it begins, not as a prefix"
+            )
         if tokens.position:
             raise PositionMismatch(expected=0, got=tokens.position)
         pool = self._runner.require_ready().pool

@@ -24,6 +24,8 @@ AT_ONCE = 32
 """Texts that are written side by side."""
 LIKELIEST = 64
 """Tokens among which the next one is drawn."""
+SOURCE = 16
+"""Tokens of a source that nobody meant."""
 _KV_BYTES = 2**29
 
 
@@ -46,7 +48,9 @@ def public_states(pulled: Pulled, cache: Path, layers: tuple[int, ...]) -> State
     begin = None
     if facts.bos_token is not None:
         begin = Tokenizer.from_file(str(pulled.tokenizer)).token_to_id(facts.bos_token)
-    return say_something(backbone, layers, begin, TEXTS, min(TOKENS, facts.positions))
+    room = facts.positions - len(facts.decoder_start) - SOURCE
+    tokens = min(TOKENS, room if facts.encodes else facts.positions)
+    return say_something(backbone, layers, begin, TEXTS, tokens)
 
 
 def say_something(
@@ -69,22 +73,32 @@ def say_something(
     first = rng.integers(0, vocabulary, texts).astype(np.uint32)
     if begin is not None:
         first[::2] = begin
+    # An encoder gets the first token, and a few more, as a source.
+    start = backbone.facts.decoder_start
+    source = SOURCE if backbone.facts.encodes else 0
+    more = rng.integers(0, vocabulary, (texts, max(source - 1, 0))).astype(np.uint32)
     taps, finals = [], []
     for start_at in range(0, texts, AT_ONCE):
-        ids = first[start_at : start_at + AT_ONCE]
-        caches = [Cache(backbone.pool) for _ in ids]
-        for _ in range(tokens):
-            answers = _read(backbone, caches, ids, wants)
+        chosen = slice(start_at, start_at + AT_ONCE)
+        texts_of = [
+            np.array([one, *others, *start], np.uint32)
+            for one, others in zip(first[chosen], more[chosen], strict=True)
+        ]
+        caches = [Cache(backbone.pool) for _ in texts_of]
+        for step in range(tokens):
+            answers = _read(backbone, caches, texts_of, wants, 0 if step else source)
             taps.append(np.concatenate([answer.taps for answer in answers], axis=1))
             finals += [answer.final for answer in answers if answer.final is not None]
-            ids = np.array([_drawn(answer.candidates, rng) for answer in answers], np.uint32)
+            texts_of = [np.array([_drawn(a.candidates, rng)], np.uint32) for a in answers]
         for one in caches:
             one.release()
     return States(0, layers, np.concatenate(taps, axis=1), np.concatenate(finals))
 
 
-def _read(backbone: Backbone, caches: Sequence[Cache], ids: Ids, wants: Wants) -> list[States]:
-    spans = [Span(one, ids[n : n + 1], 1, wants) for n, one in enumerate(caches)]
+def _read(
+    backbone: Backbone, caches: Sequence[Cache], texts: Sequence[Ids], wants: Wants, source: int
+) -> list[States]:
+    spans = [Span(one, ids, 1, wants, source) for one, ids in zip(caches, texts, strict=True)]
     return [answer for answer in backbone.read(spans) if answer is not None]
 
 

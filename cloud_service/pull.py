@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from cloud_service.backbones.causal import CausalBackbone, softcap_of
-from cloud_service.backbones.families import family_named
+from cloud_service.backbones.causal import softcap_of
+from cloud_service.backbones.engines import general
 from cloud_service.backbones.fingerprint import fingerprint
 from cloud_service.backbones.loading import load_model
+from cloud_service.backbones.seq2seq_families import SEQ2SEQ, decoder_start, parts_of
 from cloud_service.backbones.tokens import chat_template_of, load_tokenizer, stop_tokens
 from cloud_service.errors import PullFailed
 from cloud_service.hub import fetch_snapshot
@@ -115,7 +116,7 @@ def _keep(
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         record = _record(model, tokenizer, temporary, name, display_name, source)
-        CausalBackbone(model, record.facts(), kv_bytes=0).try_out()
+        general(model, record.facts(), kv_bytes=0).try_out()
         return registry.admit(temporary, record)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -130,21 +131,39 @@ def _record(
     display_name: str,
     source: str,
 ) -> Record:
-    config = model.config
+    measures = _measures(model)
     return Record(
         name=name,
         display_name=display_name,
         source=source,
         fingerprint=fingerprint(model),
-        family=family_named(config.model_type).name,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
+        family=model.config.model_type,
         tokenizer_sha256=digest_of(folder / TOKENIZER),
         chat_template=chat_template_of(tokenizer),
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
-        stop_tokens=stop_tokens(model, tokenizer),
+        stop_tokens=stop_tokens(model, tokenizer, measures["vocabulary"]),
         logit_softcap=softcap_of(model),
+        decoder_start=decoder_start(model) if measures["encoder_layers"] else (),
+        **measures,
     )
+
+
+def _measures(model: PreTrainedModel) -> dict[str, int]:
+    config = model.config
+    if config.model_type in SEQ2SEQ:
+        parts = parts_of(model)
+        return {
+            "layers": len(parts.decoder.layers),
+            "encoder_layers": len(parts.encoder.layers),
+            "hidden": parts.hidden,
+            "vocabulary": parts.vocabulary,
+            "positions": parts.positions,
+        }
+    return {
+        "layers": config.num_hidden_layers,
+        "encoder_layers": 0,
+        "hidden": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "positions": config.max_position_embeddings,
+    }

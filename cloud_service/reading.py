@@ -45,6 +45,7 @@ class Reading:
         wants: What the answer holds.
         drafts: How many tokens are to be read behind them, each the likeliest by the head; one
             token at least is wanted then, and each of them is.
+        source: How many of the tokens, from the first on, an encoder reads, in one pass.
         arrived: What final states (T, H) become on their way. Tokens are drafted by that, so that
             whoever reads it with the same head finds the same ones likeliest.
         future: Has the answer, None where nothing is wanted; or ``Dropped``, or what went wrong.
@@ -64,6 +65,7 @@ class Reading:
         "ids",
         "purpose",
         "since",
+        "source",
         "waiter",
         "wanted",
         "wants",
@@ -78,6 +80,7 @@ class Reading:
         wanted: int,
         wants: Wants,
         drafts: int = 0,
+        source: int = 0,
         arrived: Callable[[Floats], Floats] | None = None,
     ) -> None:
         self.waiter = waiter
@@ -87,6 +90,7 @@ class Reading:
         self.wanted = wanted
         self.wants = wants
         self.drafts = drafts
+        self.source = source
         self.arrived = arrived
         self.future: Future[States | None] = Future()
         self.since = 0.0
@@ -100,6 +104,11 @@ class Reading:
     def left(self) -> int:
         """Tokens that have not been read."""
         return len(self.ids) - self.done
+
+    @property
+    def least(self) -> int:
+        """Tokens that can only be read together."""
+        return max(self.source - self.done, 1)
 
     @property
     def bulk(self) -> bool:
@@ -116,11 +125,12 @@ class Reading:
         end = self.done + count
         wanted = max(0, min(count, end - len(self.ids) + self.wanted))
         ids, wants = self.ids[self.done : end], self.wants
+        source = 0 if self.done else self.source
         if not self.drafts or wants.candidates:
-            return Span(self.cache, ids, wanted, wants)
+            return Span(self.cache, ids, wanted, wants, source)
         # Where log Z is wanted too, the head is read once, of the states themselves.
         arrived = None if wants.log_z else self.arrived
-        return Span(self.cache, ids, wanted, replace(wants, candidates=1), arrived)
+        return Span(self.cache, ids, wanted, replace(wants, candidates=1), source, arrived)
 
     def take(self, count: int, states: States | None) -> None:
         """Note that ``count`` tokens have been read, with their answer."""

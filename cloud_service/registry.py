@@ -10,7 +10,13 @@ from pathlib import Path
 from cloud_service.errors import BackboneDamaged, BackboneNotPulled, BadSetting
 from protocol.codecs import CODEC_NAMES
 from protocol.errors import Fault
-from protocol.facts import MOST_HIDDEN, MOST_LAYERS, MOST_TOKENS, BackboneFacts
+from protocol.facts import (
+    MOST_HIDDEN,
+    MOST_LAYERS,
+    MOST_TOKENS,
+    BackboneFacts,
+    encoder_fields,
+)
 from protocol.fields import Fields, is_file_name, read_json
 from protocol.limits import Limits
 from protocol.versions import SPOKEN
@@ -43,6 +49,8 @@ class Record:
     eos_token: str | None
     stop_tokens: tuple[int, ...]
     logit_softcap: float | None
+    decoder_start: tuple[int, ...] = ()
+    encoder_layers: int = 0
 
     def facts(self, dtype: str = "f32", limits: Limits | None = None) -> BackboneFacts:
         """Return what a device is told when the backbone is served in ``dtype``."""
@@ -71,6 +79,7 @@ class Record:
             eos_token=read.maybe("eos_token", read.text),
             stop_tokens=read.integers("stop_tokens", _MOST_STOPS, 0, MOST_TOKENS),
             logit_softcap=read.maybe("logit_softcap", read.positive),
+            **encoder_fields(read),
         )
 
 

@@ -80,10 +80,12 @@ class Scheduler:
         long = [reading for reading in waiting if not reading.brief]
         room = max(self._limit(long) - total, SMALLEST_CHUNK)
         for reading in long:
-            count = min(reading.left, room)
-            if count:
-                portions.append(Portion(reading, count))
-                room -= count
+            if room <= 0:
+                break
+            # An encoder reads its source in one piece, whatever there is room for.
+            count = max(min(reading.left, room), reading.least)
+            portions.append(Portion(reading, count))
+            room -= count
         return portions
 
     def learn(self, portions: list[Portion], seconds: float) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from cloud_service.backbones.pages import Cache
-from cloud_service.checks import check_answer, check_ids, check_wants
+from cloud_service.checks import check_answer, check_ids, check_source, check_wants
 from cloud_service.frames import arrived, frame_of
 from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
@@ -41,7 +41,8 @@ class Answer:
     def fits(self, tokens: Tokens) -> bool:
         """Say whether ``tokens`` is the same step."""
         mine, theirs = (
-            (each.step, each.position, each.wanted, each.drafts) for each in (self.asked, tokens)
+            (each.step, each.position, each.wanted, each.drafts, each.source)
+            for each in (self.asked, tokens)
         )
         return mine == theirs and np.array_equal(self.asked.ids, tokens.ids)
 
@@ -214,6 +215,7 @@ class Sessions:
             ContextExceeded: It does not fit into the session.
             Overloaded: Too much waits, or it does not fit into the memory that all share.
             TokenOutOfRange: A token does not exist.
+            MalformedMessage: There is a source where none is read, or none where one is.
             FrameTooLarge: The answer would not fit into a frame.
             NotFinite: The model overflowed.
 
@@ -234,6 +236,7 @@ class Sessions:
                 tokens.wanted,
                 session.wants,
                 drafts,
+                tokens.source,
                 partial(arrived, wants=session.wants, basis=session.basis),
             )
             self._runner.submit(reading)
@@ -245,7 +248,8 @@ class Sessions:
                 session.cache.crop(tokens.position)
                 raise
             session.last = Answer(tokens, frame)
-            session.loose = tokens.wanted + len(states.drafted) - 1
+            behind = session.cache.position - session.cache.source
+            session.loose = min(tokens.wanted + len(states.drafted) - 1, behind)
             return frame
 
     async def crop(self, session: Session, position: int) -> int:
@@ -254,11 +258,14 @@ class Sessions:
 
         Raises:
             PositionMismatch: The session has not come that far.
+            MalformedMessage: A part of its source would be left.
 
         """
         async with Turn(session):
             if position > session.cache.position:
                 raise PositionMismatch(expected=session.cache.position, got=position)
+            if 0 < position < session.cache.source:
+                raise MalformedMessage(reason="a source is kept whole or forgotten whole")
             session.cache.crop(position)
             session.last, session.loose = None, 0
             return session.cache.position
@@ -266,7 +273,8 @@ class Sessions:
     def _check(self, session: Session, tokens: Tokens, wants: Wants) -> int:
         """Refuse what cannot be read; return how many drafts there is room for."""
         stands = session.cache.position
-        if not stands - session.loose <= tokens.position <= stands:
+        check_source(tokens, wants, self._facts)
+        if not tokens.source and not stands - session.loose <= tokens.position <= stands:
             raise PositionMismatch(expected=stands, got=tokens.position)
         asked = tokens.position + len(tokens.ids)
         if asked > self.room:

@@ -1,6 +1,7 @@
 """What a device must know about the backbone before it sends a token."""
 
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 from protocol.errors import MalformedMessage
 from protocol.fields import Fields
@@ -12,6 +13,22 @@ MOST_TOKENS = 2**24
 """The largest vocabulary."""
 _MOST_POSITIONS = 2**31 - 1
 _MOST_NAMES = 64
+
+
+class EncoderFields(TypedDict):
+    """What is there of a backbone with an encoder alone."""
+
+    decoder_start: tuple[int, ...]
+    encoder_layers: int
+
+
+def encoder_fields(read: Fields) -> EncoderFields:
+    """Read what peers that know of no encoder leave out, or raise ``MalformedMessage``."""
+    start = read.optional(
+        "decoder_start", lambda name: read.integers(name, _MOST_NAMES, 0, MOST_TOKENS)
+    )
+    layers = read.optional("encoder_layers", lambda name: read.integer(name, 0, MOST_LAYERS))
+    return {"decoder_start": start or (), "encoder_layers": layers or 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,8 @@ class BackboneFacts:
         protocol: Versions spoken, each "major.minor".
         codecs: Names of the codecs that hidden states can travel in.
         limits: What the service reads at most.
+        decoder_start: Ids that every target begins with; empty for a model without an encoder.
+        encoder_layers: Number of the encoder's layers; 0 without one.
     """
 
     name: str
@@ -55,10 +74,21 @@ class BackboneFacts:
     protocol: tuple[str, ...]
     codecs: tuple[str, ...]
     limits: Limits
+    decoder_start: tuple[int, ...] = ()
+    encoder_layers: int = 0
 
     def __post_init__(self) -> None:
         if any(token >= self.vocabulary for token in self.stop_tokens):
             raise MalformedMessage(reason=f"stop tokens {self.stop_tokens} leave the vocabulary")
+        if bool(self.decoder_start) != bool(self.encoder_layers):
+            raise MalformedMessage(reason="an encoder and what targets begin with come together")
+        if any(token >= self.vocabulary for token in self.decoder_start):
+            raise MalformedMessage(reason=f"targets begin with {self.decoder_start}: no such token")
+
+    @property
+    def encodes(self) -> bool:
+        """Whether sessions and texts begin with a source, which an encoder reads."""
+        return self.encoder_layers > 0
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
@@ -86,4 +116,5 @@ class BackboneFacts:
             protocol=read.labels("protocol", _MOST_NAMES),
             codecs=read.labels("codecs", _MOST_NAMES),
             limits=Limits.from_json(read.value("limits")),
+            **encoder_fields(read),
         )

@@ -38,6 +38,8 @@ class Tokens:
         wanted: States come back for the last ``wanted`` tokens, 1 to T.
         ids: Token ids, uint32 (T,).
         drafts: How many tokens the cloud may continue them with by itself.
+        source: How many of them, from the first on, the encoder reads; only at position 0. States
+            come back of what the decoder reads, or, where that is nothing, of the encoder.
     """
 
     step: int
@@ -45,6 +47,7 @@ class Tokens:
     wanted: int
     ids: Ids
     drafts: int = 0
+    source: int = 0
 
     def __post_init__(self) -> None:
         _check(self.ids, "ids", np.uint32, 1)
@@ -53,7 +56,12 @@ class Tokens:
         _within("step", self.step, 0, _U64)
         _within("drafts", self.drafts, 0, MOST_DRAFTS)
         _within("position", self.position, 0, U32 - tokens - self.drafts)
-        _within("wanted", self.wanted, 1, tokens)
+        _within("source", self.source, 0, tokens)
+        _within("wanted", self.wanted, 1, tokens - self.source or tokens)
+        if self.source and self.position:
+            raise MalformedMessage(reason=f"a source begins at 0, not at {self.position}")
+        if self.source == tokens and self.drafts:
+            raise MalformedMessage(reason="nothing can be drafted behind a source alone")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

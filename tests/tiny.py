@@ -1,11 +1,17 @@
 """Tiny random backbones of every family, made in a folder without a hub."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 
 HIDDEN, LAYERS, VOCABULARY, POSITIONS = 64, 4, 512, 256
 
@@ -63,6 +69,55 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+_BERT: dict[str, Any] = {
+    "model_type": "bert",
+    "hidden_size": HIDDEN,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": POSITIONS,
+}
+_LIKE_BART: dict[str, Any] = {
+    "d_model": HIDDEN,
+    "encoder_layers": LAYERS + 1,
+    "decoder_layers": LAYERS,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 80,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": POSITIONS,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+
+SEQ2SEQ: dict[str, dict[str, Any]] = {
+    # FLAN-T5 is the gated one of the two.
+    "t5": {
+        "d_model": HIDDEN,
+        "d_kv": 12,
+        "d_ff": 96,
+        "num_layers": LAYERS + 1,
+        "num_decoder_layers": LAYERS,
+        "num_heads": 4,
+        "vocab_size": VOCABULARY,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+    },
+    "bart": _LIKE_BART,
+    "marian": {**_LIKE_BART, "decoder_start_token_id": 0, "scale_embedding": True},
+    "encoder-decoder": {
+        "encoder": {**_BERT, "num_hidden_layers": LAYERS + 1},
+        "decoder": {**_BERT, "is_decoder": True, "add_cross_attention": True},
+        "decoder_start_token_id": 1,
+    },
+}
+"""Families with an encoder, which has a layer more than the decoder here."""
+
+
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most VOCABULARY pieces with three chat tokens: 0 end of text, 1 start, 2 end of turn."""
     tokenizer = Tokenizer(models.BPE())
@@ -86,14 +141,28 @@ def tiny_folder(family: str, folder: Path, seed: int = 0) -> Path:
     """Writes a tiny random model of a family as a Hugging Face folder and returns the folder."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
-        family, **FAMILIES[family], bos_token_id=1, eos_token_id=2, pad_token_id=0
+        family,
+        **(FAMILIES | SEQ2SEQ)[family],
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
     )
-    model = AutoModelForCausalLM.from_config(config).eval()
+    kind = AutoModelForSeq2SeqLM if family in SEQ2SEQ else AutoModelForCausalLM
+    model = kind.from_config(config).eval()
     # The default initialisation (0.02) leaves logits so flat that greedy choices hang on rounding.
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
                 parameter.mul_(3 if "embed" in name or "wte" in name else 2)
+                if family in ("bart", "marian") and not {"embed", "shared"} & set(
+                    re.split(r"[._]", name)
+                ):
+                    parameter.mul_(3)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_(std=0.1)
+    if family == "bart":
+        # As of the large ones, whose first token is always the same.
+        model.generation_config.forced_bos_token_id = 1
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

@@ -20,6 +20,8 @@ class Span:
         wanted: Of how many of the last tokens there is an answer, 0 to T; none of a chunk whose
             answer nobody reads.
         wants: What the answer holds.
+        source: How many of the tokens, from the first on, an encoder reads; only where nothing has been
+            read before.
         arrived: What final states (T, H) have become where they are read. The candidates are
             those of that; None has them of the states themselves.
 
@@ -29,6 +31,7 @@ class Span:
     ids: Ids
     wanted: int
     wants: Wants
+    source: int = 0
     arrived: Callable[[Floats], Floats] | None = None
 
 

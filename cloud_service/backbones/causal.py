@@ -12,7 +12,7 @@ from cloud_service.backbones.attention import RAGGED, RaggedPass
 from cloud_service.backbones.base import Span
 from cloud_service.backbones.families import family_named, layers_of
 from cloud_service.backbones.head import head_of
-from cloud_service.backbones.kv import KvStore
+from cloud_service.backbones.kv import KvStore, measures_of
 from cloud_service.backbones.pages import Cache, PagePool, growing
 from cloud_service.backbones.taps import FarEnough, TapReader
 from cloud_service.errors import BackboneRefused
@@ -47,7 +47,7 @@ class CausalBackbone:
         self._base = model.base_model
         self._taps = TapReader(layers_of(self._base, family_named(config.model_type)))
         self._head = head_of(model, config.hidden_size, softcap_of(model))
-        self._store = KvStore(config, kv_bytes, model.dtype, model.device)
+        self._store = KvStore(measures_of(config), kv_bytes, model.dtype, model.device)
         self._own_attention: str = config._attn_implementation
         model.set_attn_implementation(RAGGED)
 

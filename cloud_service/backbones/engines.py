@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
 from cloud_service.backbones.base import Backbone
 from cloud_service.backbones.causal import CausalBackbone
@@ -15,6 +16,7 @@ from cloud_service.backbones.lean.quantisation import is_lossless
 from cloud_service.backbones.lean.shape import obstacle, shape_of
 from cloud_service.backbones.lean.simd import HAS_INT8_DOT
 from cloud_service.backbones.loading import config_of, fastest_dtype, load_model
+from cloud_service.backbones.seq2seq import Seq2SeqBackbone
 from cloud_service.backbones.tokens import first_line
 from cloud_service.errors import BackboneRefused, BadSetting
 from cloud_service.registry import Pulled
@@ -93,8 +95,7 @@ def start(
 
     """
     if choice.engine == "general":
-        model = load_model(pulled.folder, choice.weights)
-        return CausalBackbone(model, facts, kv_bytes=kv_bytes)
+        return general(load_model(pulled.folder, choice.weights), facts, kv_bytes=kv_bytes)
     arrays = Packs(cache).get(
         pulled.record.fingerprint,
         choice.weights,
@@ -104,6 +105,20 @@ def start(
     lean = LeanBackbone(arrays, shape, facts, kv_bytes=kv_bytes, threads=threads)
     lean.warm_up()
     return lean
+
+
+def general(
+    model: PreTrainedModel, facts: BackboneFacts, *, kv_bytes: int
+) -> CausalBackbone | Seq2SeqBackbone:
+    """
+    Give a model to the general engine of its kind.
+
+    Raises:
+        BackboneRefused: It is built otherwise than its family.
+
+    """
+    kind = Seq2SeqBackbone if facts.encodes else CausalBackbone
+    return kind(model, facts, kv_bytes=kv_bytes)
 
 
 def _best_weights(folder: Path) -> str:

@@ -108,21 +108,40 @@ class Head:
 
 def head_of(model: PreTrainedModel, hidden: int, softcap: float | None) -> Head:
     """
-    Return the head of a causal model whose final states are ``hidden`` wide.
+    Return the head of a model whose final states are ``hidden`` wide.
 
     Raises:
         BackboneRefused: The model has no plain head of that width.
 
     """
-    projection = model.get_output_embeddings()
-    if not isinstance(projection, nn.Linear):
-        raise BackboneRefused("the model has no LM head that is a plain projection")
+    projection = projection_of(model)
     if projection.in_features != hidden:
         raise BackboneRefused(
             f"the LM head reads states {projection.in_features} wide, the layers make them {hidden} wide",
             "Models that project their states before the head cannot be served.",
         )
     return Head(projection, softcap)
+
+
+def projection_of(model: PreTrainedModel) -> nn.Linear:
+    """
+    Return the LM head of a model, with all that it adds to the logits.
+
+    Raises:
+        BackboneRefused: It is no plain projection.
+
+    """
+    projection = model.get_output_embeddings()
+    if not isinstance(projection, nn.Linear):
+        raise BackboneRefused("the model has no LM head that is a plain projection")
+    bias = getattr(model, "final_logits_bias", None)
+    if bias is None or not bias.any():
+        return projection
+    whole = nn.Linear(projection.in_features, projection.out_features, device="meta")
+    whole.weight = projection.weight
+    own = 0 if projection.bias is None else projection.bias
+    whole.bias = nn.Parameter((bias[0] + own).to(projection.weight.dtype), requires_grad=False)
+    return whole
 
 
 def _joined(blocks: list[Tensor]) -> Floats:

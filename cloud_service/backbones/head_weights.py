@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adapters.head import HeadWeights
 from cloud_service.backbones.causal import softcap_of
+from cloud_service.backbones.head import projection_of
 from cloud_service.backbones.loading import load_model
 
 
@@ -17,6 +18,6 @@ def head_weights(folder: Path) -> HeadWeights:
     """
     # The whole model: in the files, some families' weights go by other names than in the model.
     model = load_model(folder, "stored")
-    head = model.get_output_embeddings()
+    head = projection_of(model)
     bias = None if head.bias is None else head.bias.detach().float()
     return HeadWeights(head.weight.detach().float(), bias, softcap_of(model))

@@ -1,5 +1,7 @@
 """The store of keys and values: pages for all sessions, of which each session's cache is a table."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
@@ -7,6 +9,29 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from cloud_service.backbones.pages import PAGE, PagePool
 from cloud_service.errors import BackboneRefused
+
+
+class KvMeasures(NamedTuple):
+    """What one position takes."""
+
+    windows: tuple[int | None, ...]
+    """Of each layer, see ``KvStore``."""
+    heads: int
+    width: int
+    """Of a head."""
+
+
+def measures_of(config: PreTrainedConfig) -> KvMeasures:
+    """
+    Return the measures of a causal model's keys and values.
+
+    Raises:
+        BackboneRefused: A layer keeps something else than keys and values.
+
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return KvMeasures(windows_of(config), heads, width)
 
 
 class KvStore:
@@ -22,26 +47,19 @@ class KvStore:
     """
 
     def __init__(
-        self, config: PreTrainedConfig, budget: int, dtype: torch.dtype, device: torch.device
+        self, measures: KvMeasures, budget: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         """
         Reserve memory, which the system gives when it is first written.
 
         Args:
-            config: Of the model.
+            measures: Of the model's keys and values.
             budget: Bytes for all pages; one page at least is made.
             dtype: Of keys and values.
             device: Where they are.
 
-        Raises:
-            BackboneRefused: A layer keeps something else than keys and values.
-
         """
-        self.windows = windows_of(config)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
+        self.windows, heads, width = measures
         page_bytes = len(self.windows) * 2 * PAGE * heads * width * dtype.itemsize
         pages = max(1, budget // page_bytes)
         shape = (len(self.windows), pages, PAGE, heads, width)

@@ -1,13 +1,20 @@
-"""Loads a causal model from a folder, with all of its weights or not at all."""
+"""Loads a model from a folder, with all of its weights or not at all."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from cloud_service.backbones.families import family_named
+from cloud_service.backbones.seq2seq_families import SEQ2SEQ, require_served
 from cloud_service.backbones.tokens import first_line
 from cloud_service.errors import BackboneRefused
 
@@ -40,8 +47,9 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
     """
     config = config_of(folder)
     _require_safetensors(folder)
+    kind = AutoModelForSeq2SeqLM if config.model_type in SEQ2SEQ else AutoModelForCausalLM
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=config,
             dtype=DTYPES[dtype],
@@ -70,7 +78,10 @@ def config_of(folder: Path) -> PreTrainedConfig:
         )
     except (OSError, ValueError, KeyError) as error:
         raise BackboneRefused(f"{folder} holds no model: {first_line(error)}") from None
-    family_named(config.model_type)
+    if config.model_type in SEQ2SEQ:
+        require_served(config)
+    else:
+        family_named(config.model_type)
     if getattr(config, "quantization_config", None):
         raise BackboneRefused(
             f"the model in {folder} is quantised", "Pull the same model in its full precision."

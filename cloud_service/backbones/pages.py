@@ -97,15 +97,17 @@ class Cache:
         pool: Where its pages come from.
         pages: Position p stands on page ``pages[p // PAGE]``, at place ``p % PAGE``.
         position: Positions that have been read.
+        source: How many of them, from the first on, an encoder has read: kept together or not at all.
 
     """
 
-    __slots__ = ("__weakref__", "pages", "pool", "position")
+    __slots__ = ("__weakref__", "pages", "pool", "position", "source")
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool
         self.pages: list[int] = []
         self.position = 0
+        self.source = 0
 
     @property
     def capacity(self) -> int:
@@ -138,7 +140,12 @@ class Cache:
         self.pages += fresh
 
     def crop(self, position: int) -> None:
-        """Forget all positions from ``position`` on, and give back the pages that held only them."""
+        """Forget all positions from ``position`` on, and give back the pages that held only them.
+
+        Whoever loses a part of its source loses everything.
+        """
+        if position < self.source:
+            position = self.source = 0
         self.position = min(self.position, position)
         kept = _pages(self.position)
         self.pool.give_back(self.pages[kept:])
@@ -149,6 +156,7 @@ class Cache:
         self.pool.share(self.pages)
         forked = Cache(self.pool)
         forked.pages, forked.position = list(self.pages), self.position
+        forked.source = self.source
         return forked
 
     def release(self) -> None:

@@ -29,12 +29,17 @@ def load_tokenizer(folder: Path, **options: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the ids that end an answer: the model's, the tokenizer's and the chat template's."""
+def stop_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int
+) -> tuple[int, ...]:
+    """
+    Return the ids below ``vocabulary`` that end an answer: the model's, the tokenizer's and the chat
+    template's.
+    """
     listed = model.generation_config.eos_token_id
     ids = {*(listed if isinstance(listed, list) else [listed])}
     ids |= {tokenizer.eos_token_id, end_of_turn(tokenizer)}
-    return tuple(sorted(i for i in ids if i is not None and i < model.config.vocab_size))
+    return tuple(sorted(i for i in ids if i is not None and i < vocabulary))
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

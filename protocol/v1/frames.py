@@ -9,7 +9,7 @@ Header, little-endian as everything here, 16 bytes:
          5     1  minor version that the kind came with: 0, of COORDINATES 1
          6     1  kind: 1 TOKENS, 2 STATES, 3 FAULT, 4 COORDINATES (see ``coordinates``)
          7     1  codec number, 0 where no codec is used
-         8     4  feature bits: 1 DRAFTS, not in FAULT
+         8     4  feature bits: 1 DRAFTS, not in FAULT; 2 SOURCE, in TOKENS alone
         12     4  length of the body
 
 TOKENS body:
@@ -21,6 +21,7 @@ TOKENS body:
         16     4  T, number of tokens
         20   4*T  token ids
               4  drafts, 1 or more, if the bit DRAFTS is set
+              4  source, 1 to T, if the bit SOURCE is set
 
 STATES body:
 
@@ -83,7 +84,9 @@ MAJOR, MINOR = 1, 1
 TOKENS, STATES, FAULT, COORDINATES = 1, 2, 3, 4
 DRAFTS = 1
 """Feature bit: the device asks for drafts, the cloud answers with some."""
-_FEATURES = {TOKENS: DRAFTS, STATES: DRAFTS, FAULT: 0, COORDINATES: DRAFTS}
+SOURCE = 2
+"""Feature bit: the first tokens are for an encoder."""
+_FEATURES = {TOKENS: DRAFTS | SOURCE, STATES: DRAFTS, FAULT: 0, COORDINATES: DRAFTS}
 _SINCE = {TOKENS: 0, STATES: 0, FAULT: 0, COORDINATES: 1}
 """The minor version that each kind came with, which its frames carry: they stay what they were."""
 
@@ -103,12 +106,14 @@ class Header:
         kind: Which message the body is.
         codec: The codec of the body's hidden states.
         drafts: Whether the bit DRAFTS is set.
+        source: Whether the bit SOURCE is set.
         size: Bytes of the whole frame, header included.
     """
 
     kind: int
     codec: Codec
     drafts: bool
+    source: bool
     size: int
 
 
@@ -124,18 +129,19 @@ def encode(message: Message, codec: str | Encoding = "f32") -> bytes:
 
     """
     if isinstance(message, Tokens):
-        return _frame(TOKENS, 0, _tokens_parts(message), drafts=message.drafts > 0)
+        features = DRAFTS * (message.drafts > 0) | SOURCE * (message.source > 0)
+        return _frame(TOKENS, 0, _tokens_parts(message), features)
     if isinstance(message, Coordinates):
         encoding = whole_encoding(message, codec) if isinstance(codec, str) else codec
         _fits(encoding.size(len(message.final)))
         parts = coordinates_parts(message, encoding)
-        return _frame(COORDINATES, 0, parts, drafts=len(message.drafted) > 0)
+        return _frame(COORDINATES, 0, parts, DRAFTS * (len(message.drafted) > 0))
     if isinstance(message, States):
         if isinstance(codec, Encoding):
             raise TensorMismatch(part="taps", expected="coordinates", got="states")
         chosen = codec_named(codec)
         parts = _states_parts(message, chosen)
-        return _frame(STATES, chosen.number, parts, drafts=len(message.drafted) > 0)
+        return _frame(STATES, chosen.number, parts, DRAFTS * (len(message.drafted) > 0))
     text = json.dumps(message.to_json(), ensure_ascii=False, separators=(",", ":"))
     return _frame(FAULT, 0, [text.encode()])
 
@@ -178,10 +184,9 @@ def decode(data: Data, limits: Limits) -> Message:
     return fault_from_json(read_json(body, limits.json_bytes))
 
 
-def _frame(kind: int, codec: int, parts: list[bytes], drafts: bool = False) -> bytes:
+def _frame(kind: int, codec: int, parts: list[bytes], features: int = 0) -> bytes:
     size = sum(map(len, parts))
     _fits(size)
-    features = DRAFTS if drafts else 0
     header = _HEADER.pack(MAGIC, MAJOR, _SINCE[kind], kind, codec, features, size)
     return b"".join([header, *parts])
 
@@ -189,7 +194,8 @@ def _frame(kind: int, codec: int, parts: list[bytes], drafts: bool = False) -> b
 def _tokens_parts(message: Tokens) -> list[bytes]:
     fixed = _TOKENS.pack(message.step, message.position, message.wanted, len(message.ids))
     drafts = [COUNT.pack(message.drafts)] if message.drafts else []
-    return [fixed, id_bytes(message.ids), *drafts]
+    source = [COUNT.pack(message.source)] if message.source else []
+    return [fixed, id_bytes(message.ids), *drafts, *source]
 
 
 def _states_parts(message: States, codec: Codec) -> list[bytes]:
@@ -222,7 +228,8 @@ def _read_header(data: Data, limits: Limits) -> Header:
     size = _HEADER.size + length
     if size > limits.frame_bytes:
         raise FrameTooLarge(size=size, limit=limits.frame_bytes)
-    return Header(kind, codec_numbered(codec), bool(features & DRAFTS), size)
+    drafts, source = bool(features & DRAFTS), bool(features & SOURCE)
+    return Header(kind, codec_numbered(codec), drafts, source, size)
 
 
 def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
@@ -230,9 +237,18 @@ def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
     step, position, wanted, tokens = _TOKENS.unpack_from(body)
     limited("tokens", tokens, limits.tokens)
     end = _TOKENS.size + 4 * tokens
-    exactly(body, end + (COUNT.size if header.drafts else 0))
+    behind = end + COUNT.size * header.drafts
+    exactly(body, behind + COUNT.size * header.source)
     drafts = read_count(body, end, limits) if header.drafts else 0
-    return Tokens(step, position, wanted, ids_of(body[_TOKENS.size : end]), drafts)
+    source = _read_source(body, behind) if header.source else 0
+    return Tokens(step, position, wanted, ids_of(body[_TOKENS.size : end]), drafts, source)
+
+
+def _read_source(body: memoryview, offset: int) -> int:
+    (source,) = COUNT.unpack_from(body, offset)
+    if not source:
+        raise MalformedMessage(reason="the frame says that it has a source, and has none")
+    return int(source)
 
 
 def _read_states(body: memoryview, header: Header, limits: Limits) -> States:

@@ -93,9 +93,9 @@ def test_the_head_alone_is_the_head_of_the_model(family, folder_of):
 
 def test_an_answer_ends_where_model_tokenizer_or_chat_template_say_so(folder):
     model, tokenizer = load_model(folder, "f32"), load_tokenizer(folder)
-    assert stop_tokens(model, tokenizer) == (2,)
+    assert stop_tokens(model, tokenizer, 512) == (2,)
     model.generation_config.eos_token_id = [0, 7, 100_000]
-    assert stop_tokens(model, tokenizer) == (0, 2, 7)
+    assert stop_tokens(model, tokenizer, 512) == (0, 2, 7)
 
 
 @pytest.mark.parametrize(

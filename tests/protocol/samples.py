@@ -58,6 +58,7 @@ ENCODING = Encoding(
     final=(Section("int8", 32), Section("int6", 38)), taps=(Section("int4", 33), Section("f16", 7))
 )
 DRAFTING_TOKENS = replace(TOKENS, drafts=5)
+SOURCE_TOKENS = replace(TOKENS, position=0, source=2, drafts=5)
 DRAFTED_STATES = replace(STATES, drafted=np.array([70000], np.uint32))
 BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32))
 FAULT = SessionNotFound(session="früh")
@@ -87,6 +88,8 @@ FACTS = BackboneFacts(
     codecs=CODEC_NAMES,
     limits=Limits(tokens=4096),
 )
+
+ENCODING_FACTS = replace(FACTS, decoder_start=(2, 0), encoder_layers=6)
 
 KIT = KitManifest(
     id="ladder-0123abcd",
@@ -118,6 +121,7 @@ KIT = KitManifest(
 
 DOCUMENTS = (
     FACTS,
+    ENCODING_FACTS,
     KIT,
     WANTS,
     ENCODED_WANTS,
@@ -147,6 +151,7 @@ def same(first: object, second: object) -> bool:
 MESSAGES: tuple[Message, ...] = (
     TOKENS,
     DRAFTING_TOKENS,
+    SOURCE_TOKENS,
     STATES,
     DRAFTED_STATES,
     BARE_STATES,

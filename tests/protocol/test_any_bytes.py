@@ -203,7 +203,9 @@ def test_any_states_come_back(data):
     ids=arrays(np.uint32, st.integers(1, 20)),
     step=st.integers(0, 2**64 - 1),
     drafts=st.integers(0, 64),
+    source=st.integers(0, 19),
 )
-def test_any_tokens_come_back(ids, step, drafts):
-    tokens = Tokens(step, position=0, wanted=len(ids), ids=ids, drafts=drafts)
+def test_any_tokens_come_back(ids, step, drafts, source):
+    source = min(source, len(ids) - 1)
+    tokens = Tokens(step, 0, len(ids) - source, ids=ids, drafts=drafts, source=source)
     assert same(versions.decode(versions.encode(tokens)), tokens)

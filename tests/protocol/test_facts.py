@@ -4,7 +4,7 @@ import pytest
 
 from protocol.errors import MalformedMessage
 from protocol.facts import BackboneFacts
-from tests.protocol.samples import FACTS
+from tests.protocol.samples import ENCODING_FACTS, FACTS
 
 
 def test_facts_survive_the_wire():
@@ -36,8 +36,26 @@ def test_facts_survive_the_wire():
         ("codecs", [1]),
         ("limits", None),
         ("limits", {}),
+        ("decoder_start", [1]),
+        ("decoder_start", 1),
+        ("encoder_layers", 1),
+        ("encoder_layers", -1),
+        ("encoder_layers", 4097),
     ],
 )
 def test_facts_that_make_no_sense_are_refused(name, value):
     with pytest.raises(MalformedMessage):
         BackboneFacts.from_json(FACTS.to_json() | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("decoder_start", [512]), ("decoder_start", []), ("encoder_layers", 0)]
+)
+def test_facts_of_half_an_encoder_are_refused(name, value):
+    with pytest.raises(MalformedMessage, match=r"begin with|come together"):
+        BackboneFacts.from_json(ENCODING_FACTS.to_json() | {name: value})
+
+
+def test_only_an_encoder_encodes():
+    assert ENCODING_FACTS.encodes
+    assert not FACTS.encodes

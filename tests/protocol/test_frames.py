@@ -33,6 +33,7 @@ from tests.protocol.samples import (
     ENCODING,
     FAULT,
     MESSAGES,
+    SOURCE_TOKENS,
     STATES,
     TOKENS,
     same,
@@ -42,6 +43,7 @@ GOLDEN = Path(__file__).parent / "golden" / "v1"
 GOLDEN_FRAMES = {
     "tokens": (TOKENS, "f32"),
     "tokens-drafts": (DRAFTING_TOKENS, "f32"),
+    "tokens-source": (SOURCE_TOKENS, "f32"),
     "states-drafts": (DRAFTED_STATES, "int8"),
     "fault": (FAULT, "f32"),
     "bare-states": (BARE_STATES, "f32"),
@@ -86,6 +88,16 @@ DRAFTING_FRAME = (
     b"\x03\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00"
     b"\x01\x00\x00\x00\x02\x01\x00\x00\x03\x00\x01\x00"
     b"\x05\x00\x00\x00"  # five of them
+)
+SOURCE_FRAME = (
+    b"SPLG\x01\x00\x01\x00"
+    b"\x03\x00\x00\x00"  # drafts and a source
+    b"\x28\x00\x00\x00"
+    b"\x08\x07\x06\x05\x04\x03\x02\x01"
+    b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00"
+    b"\x01\x00\x00\x00\x02\x01\x00\x00\x03\x00\x01\x00"
+    b"\x05\x00\x00\x00"
+    b"\x02\x00\x00\x00"  # the first two are the source
 )
 SMALL_DRAFTED = States(
     position=9,
@@ -145,10 +157,19 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (SMALL_STATES, "f16", STATES_FRAME),
         (FAULT, "f32", FAULT_FRAME),
         (DRAFTING_TOKENS, "f32", DRAFTING_FRAME),
+        (SOURCE_TOKENS, "f32", SOURCE_FRAME),
         (SMALL_DRAFTED, "f32", DRAFTED_FRAME),
         (SMALL_COORDINATES, SMALL_ENCODING, COORDINATES_FRAME),
     ],
-    ids=["tokens", "states", "fault", "tokens with drafts", "states with drafts", "coordinates"],
+    ids=[
+        "tokens",
+        "states",
+        "fault",
+        "tokens with drafts",
+        "tokens with a source",
+        "states with drafts",
+        "coordinates",
+    ],
 )
 def test_a_message_and_its_literal_bytes(message, codec, data):
     assert versions.encode(message, codec) == data
@@ -270,6 +291,14 @@ BAD_FRAMES = {
         changed(DRAFTING_FRAME, 24, b"\xf9\xff\xff\xff"),
         MalformedMessage,
     ),
+    "states with a source": (changed(DRAFTED_FRAME, 8, b"\3"), UnsupportedFeature),
+    "a source announced and not there": (changed(TOKENS_FRAME, 8, b"\2"), TensorMismatch),
+    "a source that is not announced": (changed(SOURCE_FRAME, 8, b"\1"), TensorMismatch),
+    "a source that is none": (changed(SOURCE_FRAME, 52, b"\0"), MalformedMessage),
+    "a source longer than the tokens": (changed(SOURCE_FRAME, 52, b"\4"), MalformedMessage),
+    "a source that is all, with drafts": (changed(SOURCE_FRAME, 52, b"\3"), MalformedMessage),
+    "a source in the middle": (changed(SOURCE_FRAME, 24, b"\1"), MalformedMessage),
+    "states of a source and of a target": (changed(SOURCE_FRAME, 28, b"\2"), MalformedMessage),
     "drafted and not announced": (changed(DRAFTED_FRAME, 8, b"\0"), TensorMismatch),
     "announced and not drafted": (changed(STATES_FRAME, 8, b"\1"), TensorMismatch),
     "drafted tokens that are none": (

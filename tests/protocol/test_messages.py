@@ -15,8 +15,8 @@ from protocol.messages import (
 )
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
-LATER = {"basis", "encoding", "encodings", "cache"}
-"""Fields that peers of version 1.0 do not write."""
+LATER = {"basis", "encoding", "encodings", "cache", "decoder_start", "encoder_layers"}
+"""Fields that older peers do not write."""
 
 IDS = np.array([5, 6], np.uint32)
 TAPS = np.zeros((1, 2, 4), np.float32)
@@ -57,6 +57,11 @@ def test_a_message_equals_only_itself():
         ({"drafts": -1}, "drafts must be 0"),
         ({"drafts": 2**16}, "drafts must be 0"),
         ({"position": 2**32 - 8, "drafts": 6}, "position"),
+        ({"source": -1}, "source must be 0 to 2"),
+        ({"source": 3}, "source must be 0 to 2"),
+        ({"source": 1, "wanted": 2}, "wanted must be 1 to 1, but is 2"),
+        ({"source": 1, "position": 1}, "a source begins at 0"),
+        ({"source": 2, "drafts": 1}, "behind a source"),
         ({"wanted": 0}, "wanted must be 1 to 2, but is 0"),
         ({"wanted": 3}, "wanted must be 1 to 2, but is 3"),
         ({"ids": IDS[:0]}, "tokens must be 1"),
