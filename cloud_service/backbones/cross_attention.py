@@ -50,7 +50,9 @@ class SourcePass:
     def __init__(self, counts: Sequence[int], bias: Bias | None, device: torch.device) -> None:
         self.positions = torch.cat([torch.arange(count) for count in counts]).to(device)
         self._rows = list(_slices(counts))
-        self._biases = [bias and bias(count, count, past_seen_tokens=0) for count in counts]
+        self._biases = [
+            None if bias is None else bias(count, count, past_seen_tokens=0) for count in counts
+        ]
 
     def attend(
         self, _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from cloud_service.backbones.answers import Answers
 from cloud_service.backbones.base import Span
-from cloud_service.backbones.cross_attention import CROSS, Bias, Pass, SourcePass, TargetPass
+from cloud_service.backbones.cross_attention import CROSS, Pass, SourcePass, TargetPass
 from cloud_service.backbones.head import head_of
 from cloud_service.backbones.kv import KvStore
 from cloud_service.backbones.pages import Cache, PagePool, growing

@@ -60,7 +60,10 @@ def embedding(inputs: list[str | list[int]], dimensions: int | None) -> Work[tup
             raise ContextExceeded(limit=facts.positions, asked=longest)
         codec = link.settings.codec
         wants = Wants((), final=True, log_z=False, candidates=0, codec=codec)
-        for ids, states in zip(texts, link.cloud.features(texts, wants), strict=True):
+        # Of a backbone with an encoder they are the encoder's.
+        sources = list(map(len, texts)) if facts.encodes else None
+        found = link.cloud.features(texts, wants, sources=sources)
+        for ids, states in zip(texts, found, strict=True):
             final = states.final if states.final is not None else np.empty(0, np.float32)
             mean = final.mean(axis=0, dtype=np.float64)  # (H,)
             yield (mean / np.linalg.norm(mean)).astype(np.float32), len(ids)

@@ -220,6 +220,7 @@ class CloudClient(Closing):
         rows: Sequence[int] | None = None,
         prefix: PrefixKept | None = None,
         basis: Basis | None = None,
+        sources: Sequence[int] | None = None,
     ) -> Generator[States, None, None]:
         """States of whole texts, one each, in order, as they come.
 
@@ -231,6 +232,7 @@ class CloudClient(Closing):
             rows: Of how many of its last tokens each text brings states; of all when None.
             prefix: What each text stands behind.
             basis: The one that the wants name, if they do.
+            sources: How many of its tokens, from the first on, an encoder reads of each text.
 
         Raises:
             PrefixNotFound: The cloud has forgotten the prefix.
@@ -238,8 +240,10 @@ class CloudClient(Closing):
         position = 0 if prefix is None else prefix.position
         sizes = [len(ids) for ids in texts] if rows is None else rows
         asked = [
-            Tokens(step=step, position=position, wanted=wanted, ids=ids)
-            for step, (ids, wanted) in enumerate(zip(texts, sizes, strict=True), 1)
+            Tokens(step=step, position=position, wanted=wanted, ids=ids, source=source)
+            for step, (ids, wanted, source) in enumerate(
+                zip(texts, sizes, sources or [0] * len(texts), strict=True), 1
+            )
         ]
         done = failures = 0
         while done < len(asked):

@@ -28,9 +28,9 @@ class Fetched:
 def missing(cache: TapCache, texts: Sequence[Encoded]) -> list[Encoded]:
     """The texts whose features are not in the cache, each once."""
     absent = {
-        cache.path(text.fed, text.first): text
+        cache.path(text.fed, text.first, text.source): text
         for text in texts
-        if not cache.holds(text.fed, text.first)
+        if not cache.holds(text.fed, text.first, text.source)
     }
     return list(absent.values())
 
@@ -55,13 +55,13 @@ def fetch(
         CloudUnreachable, Fault: As the client raises them.
     """
     started = monotonic()
-    texts = list({cache.path(text.fed, text.first): text for text in texts}.values())
+    texts = list({cache.path(text.fed, text.first, text.source): text for text in texts}.values())
     absent = missing(cache, texts)
     total = sum(len(text.fed) - text.prefix for text in absent)
     done = 0
     for prefix, group in _by_prefix(absent):
         for text, states in _answers(cloud(), cache, prefix, group):
-            cache.put(text.fed, states, text.first)
+            cache.put(text.fed, states, text.first, text.source)
             done += len(text.fed) - text.prefix
             on_progress(done, total)
     tokens = sum(len(text.fed) - text.prefix for text in texts)
@@ -104,7 +104,8 @@ def _requested(
 ) -> Pairs:
     rows = [len(text.fed) - text.first for text in texts]
     fed = [text.fed[text.prefix :] for text in texts]
-    answers = cloud.features(fed, cache.wants, rows, prefix, cache.basis)
+    sources = [text.source for text in texts]
+    answers = cloud.features(fed, cache.wants, rows, prefix, cache.basis, sources)
     # Closed here when something goes wrong: the client has accounts to settle before it goes.
     with closing(answers):
         yield from zip(texts, answers, strict=True)

@@ -11,6 +11,7 @@ from device_agent.cloud.client import PATIENT_TRIES, TRIES, CloudClient, CloudUn
 from device_agent.cloud.traffic import StepKind
 from protocol.basis import Basis
 from protocol.errors import (
+    ContextExceeded,
     Fault,
     MalformedMessage,
     PositionMismatch,
@@ -50,6 +51,7 @@ class RemoteSession(Closing):
         self._prefix = [int(i) for i in prefix]
         self._ids = list(self._prefix)
         self._loose = len(self._ids)
+        self._source = 0
         self._steps = 0
         self._unsure = False
         self._opened = self._open()
@@ -63,6 +65,11 @@ class RemoteSession(Closing):
     def tokens(self) -> Sequence[int]:
         """The tokens in the session so far, drafted ones that nobody has cropped among them."""
         return self._ids
+
+    @property
+    def source(self) -> int:
+        """How many of them, from the first on, are read by an encoder."""
+        return self._source
 
     @property
     def limit(self) -> int:
@@ -104,14 +111,23 @@ class RemoteSession(Closing):
         self._loose = states.position + 1
         return states
 
+    def begin(self, source: int) -> None:
+        """Forget everything; of the tokens that are added next, the first ``source`` are for an encoder.
+
+        Costs no request. They have to be added in one step.
+        """
+        self._ids.clear()
+        self._source, self._loose, self._unsure = source, 0, False
+
     def crop(self, position: int) -> None:
-        """Forget the tokens from ``position`` on.
+        """Forget the tokens from ``position`` on, of a source none; see ``begin``.
 
         Behind the first row of the last answer this costs no request: the next step says it.
         """
-        if not len(self._prefix) <= position <= self.position:
+        kept = len(self._prefix) or self._source
+        if not kept <= position <= self.position:
             raise ValueError(
-                f"cannot crop {self.position} tokens, {len(self._prefix)} of the prefix, to {position}"
+                f"cannot crop {self.position} tokens, {kept} of the prefix or source, to {position}"
             )
         if position < self.position:
             del self._ids[position:]
@@ -171,6 +187,8 @@ class RemoteSession(Closing):
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
         *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
         position = self.position
+        if not position and self._source > len((*parts, last)[0]):
+            raise ContextExceeded(limit=self._cloud.limits.tokens, asked=self._source)
         self._unsure = True
         for part in parts:
             self._send_part(part, position, 1, kind)
@@ -184,7 +202,10 @@ class RemoteSession(Closing):
         self, ids: list[int], position: int, wanted: int, kind: StepKind, drafts: int = 0
     ) -> States:
         self._steps += 1
-        tokens = Tokens(self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts)
+        source = 0 if position else self._source
+        tokens = Tokens(
+            self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts, source
+        )
         return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES, self._basis, kind)
 
     def _check(self, states: States) -> None:

@@ -15,7 +15,7 @@ class BadDocument(DeviceError):
 
     hint = (
         "Learn from .txt and .md files, or from .jsonl files with one object a line: "
-        '{"text": "…"} or {"messages": [{"role": "user", "content": "…"}, …]}.'
+        '{"text": "…"}, {"messages": [{"role": "user", "content": "…"}, …]} or {"source": "…", "target": "…"}.'
     )
 
     def __init__(self, path: Path, reason: str, line: int | None = None) -> None:
@@ -91,11 +91,15 @@ def example_of(record: object) -> Example:
     """The example in one line of a JSONL file. Raises ValueError with the reason."""
     if not isinstance(record, dict):
         raise ValueError("is not an object")
-    if ("text" in record) == ("messages" in record):
-        raise ValueError('needs either "text" or "messages"')
+    if sum(name in record for name in ("text", "messages", "source")) != 1:
+        raise ValueError('needs either "text" or "messages" or "source"')
     if "text" in record:
         return Example(text=_words(record["text"], '"text"'))
-    return Example(messages=_turns(record["messages"]))
+    if "messages" in record:
+        return Example(messages=_turns(record["messages"]))
+    # A pair is a conversation: so it can be learned with a backbone of either kind.
+    asked, answered = _words(record["source"], '"source"'), _words(record.get("target"), '"target"')
+    return Example(messages=(("user", asked), ("assistant", answered)))
 
 
 def _turns(messages: object) -> tuple[tuple[str, str], ...]:

@@ -74,6 +74,9 @@ class Encoded:
     whole: bool = False
     """Whether every position is a row: those that are not scored too, for they are seen from others."""
 
+    source: int = 0
+    """How many tokens at the start an encoder reads."""
+
     @property
     def document(self) -> bool:
         """Whether every token counts that follows another of the window: no conversation."""

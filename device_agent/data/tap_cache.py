@@ -150,14 +150,14 @@ class TapCache:
         self._about = json.dumps(about, sort_keys=True).encode()
         self._folder = folder / hashlib.sha256(self._about).hexdigest()[:16]
 
-    def path(self, ids: NDArray[np.uint32], first: int = 0) -> Path:
-        """The file for the rows of ``ids`` (T,) from position ``first`` on."""
-        name = self._key(ids, first).hex()
+    def path(self, ids: NDArray[np.uint32], first: int = 0, source: int = 0) -> Path:
+        """The file for the rows of ``ids`` (T,) from position ``first`` on, whose first ``source`` are a source."""
+        name = self._key(ids, first, source).hex()
         return self._folder / name[:2] / f"{name}.taps"
 
-    def holds(self, ids: NDArray[np.uint32], first: int = 0) -> bool:
+    def holds(self, ids: NDArray[np.uint32], first: int = 0, source: int = 0) -> bool:
         """Whether the features are there and sound, from now on used anew; a damaged file is deleted."""
-        path, key = self.path(ids, first), self._key(ids, first)
+        path, key = self.path(ids, first, source), self._key(ids, first, source)
         try:
             with path.open("rb") as file:
                 _, checksum = _read_header(file, path, key)
@@ -174,18 +174,20 @@ class TapCache:
                 path.unlink()
         return found == checksum
 
-    def get(self, ids: NDArray[np.uint32], first: int = 0) -> CachedFeatures | None:
+    def get(
+        self, ids: NDArray[np.uint32], first: int = 0, source: int = 0
+    ) -> CachedFeatures | None:
         """The features, mapped; None when they are not there.
 
         Raises:
             DamagedFeatures: The file is not what was written.
         """
         try:
-            return CachedFeatures(self.path(ids, first), self._key(ids, first))
+            return CachedFeatures(self.path(ids, first, source), self._key(ids, first, source))
         except FileNotFoundError:
             return None
 
-    def put(self, ids: NDArray[np.uint32], states: States, first: int = 0) -> None:
+    def put(self, ids: NDArray[np.uint32], states: States, first: int = 0, source: int = 0) -> None:
         """Keep the rows of ``states`` from position ``first`` on, up to the last token of ``ids``.
 
         Raises:
@@ -205,9 +207,9 @@ class TapCache:
         body = codec_named(self._codec).encode(whole) + log_z
         header = _HEADER.pack(
             _MAGIC, _VERSION, _NUMBERS[self._codec], len(states.layers), rows, whole.shape[2],
-            zlib.crc32(body), self._key(ids, first),
+            zlib.crc32(body), self._key(ids, first, source),
         )  # fmt: skip
-        write_whole(self.path(ids, first), header + body)
+        write_whole(self.path(ids, first, source), header + body)
 
     def sweep(self, before: float) -> int:
         """Delete what was last used before a time, in seconds since 1970; gives how many files.
@@ -219,22 +221,24 @@ class TapCache:
             path.unlink(missing_ok=True)
         return len(old)
 
-    def keep_only(self, texts: Iterable[tuple[NDArray[np.uint32], int]]) -> int:
+    def keep_only(self, texts: Iterable[tuple[NDArray[np.uint32], int, int]]) -> int:
         """Delete every file but those of some texts, of other backbones and codecs too; gives how many.
 
         Args:
-            texts: Ids (T,) and the first row, as ``path`` takes them.
+            texts: Ids (T,), the first row and the tokens of the source, as ``path`` takes them.
         """
-        kept = {self.path(ids, first) for ids, first in texts}
+        kept = {self.path(ids, first, source) for ids, first, source in texts}
         files = [path for path in self._folder.parent.glob("*/*/*") if path.is_file()]
         gone = [path for path in files if path not in kept]
         for path in gone:
             path.unlink(missing_ok=True)
         return len(gone)
 
-    def _key(self, ids: NDArray[np.uint32], first: int) -> bytes:
+    def _key(self, ids: NDArray[np.uint32], first: int, source: int) -> bytes:
         digest = hashlib.sha256(self._about)
         digest.update(struct.pack("<I", first))
+        if source:
+            digest.update(b"source" + struct.pack("<I", source))
         digest.update(ids.astype("<u4").tobytes())
         return digest.digest()
 

@@ -9,6 +9,7 @@ from device_agent.cloud.link import Link
 from device_agent.cloud.session import RemoteSession
 from device_agent.cloud.wire import choose_encoding, wire_of
 from device_agent.data.chat_template import Message, render
+from device_agent.data.pairs import opened, source_of
 from device_agent.data.tokenizer import Tokenizer
 from device_agent.errors import DeviceError
 from device_agent.generation.drafting import Drafting, Tally
@@ -126,7 +127,9 @@ class Speaker(Closing):
             self._bare.close()
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation up to where the assistant begins to answer."""
+        """Ids of a conversation up to where the assistant begins to answer, or of all of a source."""
+        if self.facts.encodes:
+            return self.read(source_of(messages))
         text = render(self.facts, messages, answer_next=True)
         # The template has written the special tokens already.
         ids: list[int] = self.tokenizer.encode(text, special=False).tolist()
@@ -175,7 +178,7 @@ class Speaker(Closing):
         """Continue a prompt, which the personal prefix precedes when the plugin speaks.
 
         Args:
-            prompt: Ids, one at least.
+            prompt: Ids, one at least; of a source, for a backbone with an encoder.
             sampling: How tokens are drawn.
             limit: Most tokens to generate.
             stop_strings: End the answer, and are not shown.
@@ -186,15 +189,22 @@ class Speaker(Closing):
                 faster, and equal up to rounding only.
             on_choice: Told of each token before its piece comes.
         """
-        doubted = text and not base and self._personal and len(prompt) > 1
+        encodes = self.facts.encodes
+        doubted = text and not base and self._personal and len(prompt) > 1 and not encodes
         base = base or (doubted and self._is_foreign(prompt))
         prefix = [] if base else self._prefix
         session = self._frozen() if base else self._session
-        whole = [*prefix, *prompt]
+        whole = opened(prompt, self.facts) if encodes else [*prefix, *prompt]
         shared = _shared(session.tokens, whole) if reuse or doubted else len(prefix)
         if not base and self._plugin is not None:
             shared = self._plugin.follows(shared)
-        session.crop(shared)
+        if not encodes:
+            session.crop(shared)
+        elif session.source == len(prompt) <= shared:
+            session.crop(shared)
+        else:
+            session.begin(len(prompt))
+            shared = 0
         stops: Collection[int] = frozenset(self.facts.stop_tokens)
         return generate(
             session,
@@ -207,8 +217,9 @@ class Speaker(Closing):
             stop_strings,
             limit,
             memory=None if base else self._memory,
-            # The prefix is how the person writes, which a penalty must not drive out.
-            uncounted=len(prefix),
+            # The prefix is how the person writes, which a penalty must not drive out; and a target
+            # may say what its source says.
+            uncounted=len(whole) if encodes else len(prefix),
             drafting=self._base_drafting if base else self._drafting,
             known=None if base else self._guessable,
             on_choice=on_choice,

@@ -103,9 +103,10 @@ class FeatureRows:
         return np.concatenate(log_z)
 
     def _open(self, text: Encoded) -> CachedFeatures:
-        features = self._cache.get(text.fed, text.first)
+        features = self._cache.get(text.fed, text.first, text.source)
         if features is None:
-            raise DamagedFeatures(self._cache.path(text.fed, text.first), "the file is gone")
+            path = self._cache.path(text.fed, text.first, text.source)
+            raise DamagedFeatures(path, "the file is gone")
         return features
 
 

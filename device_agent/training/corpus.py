@@ -10,6 +10,7 @@ from device_agent.cloud.features import Fetched, fetch
 from device_agent.cloud.link import Link
 from device_agent.cloud.wire import choose_encoding, wire_of
 from device_agent.data.examples import WINDOW, Encoded, Example, encode, windows
+from device_agent.data.pairs import pairs
 from device_agent.data.prefix import NO_PREFIX, Ids, Prefixed, behind, crossed
 from device_agent.data.questions import beside_their_notes
 from device_agent.data.store import StoredExample
@@ -97,20 +98,28 @@ def matching_kit(link: Link, recipe: str, watcher: Watcher) -> Kit:
 def tokens_of(
     link: Link, examples: Sequence[Example], *, whole: bool = False
 ) -> list[list[Encoded]]:
-    """The windows of each example, ``whole`` for kits whose tokens see one another.
+    """The windows or the pairs of each example, ``whole`` for kits whose tokens see one another.
 
     The tokenizer lives only as long as this takes: it is larger than everything that it reads.
     """
     facts, tokenizer = link.facts(), link.tokenizer()
-    length = min(WINDOW, facts.positions - prefix_budget(link))
-    cut = [windows(encode(one, tokenizer, facts), length, whole=whole) for one in examples]
+    if facts.encodes:
+        cut = [pairs(one, tokenizer, facts) for one in examples]
+    else:
+        length = min(WINDOW, facts.positions - prefix_budget(link))
+        cut = [windows(encode(one, tokenizer, facts), length, whole=whole) for one in examples]
     del tokenizer
     release_memory()
     return cut
 
 
 def prefix_budget(link: Link) -> int:
-    """Most tokens of a prefix: what the settings say, and never more than half of the context."""
+    """Most tokens of a prefix: what the settings say, and never more than half of the context.
+
+    A backbone with an encoder reads none: its source is all that it is told.
+    """
+    if link.facts().encodes:
+        return 0
     return min(link.prefix, link.facts().positions // 2)
 
 
@@ -229,4 +238,5 @@ def digests(texts: Sequence[Encoded]) -> list[str]:
 
 
 def _digest(text: Encoded) -> str:
+    # Where a source ends, scored shows: nothing before its target is.
     return hashlib.sha256(text.ids.tobytes() + text.scored.tobytes()).hexdigest()

@@ -203,7 +203,7 @@ def _drop_features(link: Link, kept: Sequence[StoredExample]) -> int:
             known, whole = rehearsal_here(link), kit.manifest.sequential
             texts = needed(link, kept, speaking, known, whole=whole).texts
             return cache_of(link, kit, choose_encoding(link, kit)).keep_only(
-                (text.fed, text.first) for text in texts
+                (text.fed, text.first, text.source) for text in texts
             )
     except (DeviceError, Fault):
         pass  # what may stay cannot be told

@@ -54,7 +54,8 @@ def rehearsal(link: Link) -> Rehearsal:
         CloudUnreachable, Fault: They have to be fetched and cannot be.
     """
     facts, requests = link.facts(), _requests()
-    if facts.chat_template is not None and _kept(_path(link, requests)) is None:
+    chats = facts.chat_template is not None and not facts.encodes
+    if chats and _kept(_path(link, requests)) is None:
         spoken = _fetched(link, facts, requests)
         write_whole(_path(link, requests), json.dumps(spoken).encode())
     return rehearsal_here(link)
