@@ -206,4 +206,4 @@ def _source_of(span: Span) -> Span:
 def _target_of(span: Span) -> Span:
     """Return the part that the decoder reads."""
     wanted = span.wanted if span.source < len(span.ids) else 0
-    return Span(span.cache, span.ids[span.source :], wanted, span.wants)
+    return Span(span.cache, span.ids[span.source :], wanted, span.wants, arrived=span.arrived)
