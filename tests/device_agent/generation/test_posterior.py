@@ -69,5 +69,5 @@ def test_the_likelihood_of_tokens_is_that_of_the_whole_vocabulary(tmp_path, scal
     logits = head.logits(moved)
     expected = logits[np.arange(len(ids)), tokens] - np.log(np.exp(logits).sum(axis=1))
     found = log_likelihood(states, tokens, Head(kit, 1), plugin)
-    # All but the 64 highest logits of the head are rounded.
+    # All but the highest logits of the head are rounded.
     assert found == pytest.approx(expected.sum(), abs=0.02 * len(ids))
