@@ -25,9 +25,6 @@ ALLOWED = 5e-3
 HEAD_ALLOWED = 5e-2
 """The same for the head, whose fast product rounds weights and states to 8 bits."""
 
-ROUNDED_ALLOWED = 0.1
-"""The same for graphs whose products round states to 8 bits, block after block."""
-
 _CLOCK = {"rate": 0.1, "count": 3.0, "total": 10.0, "warmup": 5.0}
 _SEED = 1
 
@@ -57,15 +54,13 @@ def check_graph(graph: Graph, path: Path, initial: Mapping[str, Tensor], dropout
         CompileMismatch: An output differs by more than rounding.
 
     """
-    rounds = any(one.codes is not None and one.codes.bits == 8 for one in graph.constants)
-    allowed = ROUNDED_ALLOWED if rounds else ALLOWED
     session = onnx_session(path)
     for sizes in SIZES:
         feeds = random_feeds(graph, sizes, initial, dropout)
         named = {p.name: f.numpy() for p, f in zip(graph.inputs, feeds, strict=False)}
         ours = session.run([port.name for port in graph.outputs], named)
         for port, mine, theirs in zip(graph.outputs, ours, graph.run(*feeds), strict=True):
-            _compare(graph.name, port.name, mine, theirs.numpy(), allowed)
+            _compare(graph.name, port.name, mine, theirs.numpy(), ALLOWED)
 
 
 def check_head(folder: Path, head: HeadWeights) -> None:

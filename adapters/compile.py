@@ -13,7 +13,7 @@ from adapters.check import check_graph, check_head, check_weights_used
 from adapters.encodings import make_wire
 from adapters.errors import HeadMismatch
 from adapters.export import export
-from adapters.frozen import FrozenFile, freeze
+from adapters.frozen import FrozenFile, freeze, round_states
 from adapters.graphs import infer_graph, train_graph
 from adapters.head import BLOCK, HeadWeights, write_head
 from adapters.kit_folder import describe, publish, read_kit
@@ -111,6 +111,8 @@ def _write_graphs(draft: Path, plan: Plan, target: Target, progress: Progress) -
         (draft / graph.name).write_bytes(model.SerializeToString())
         progress(f"comparing {graph.name} with torch")
         check_graph(graph, draft / graph.name, initial, plan.recipe.dropout)
+        if round_states(model):
+            (draft / graph.name).write_bytes(model.SerializeToString())
     save_file(dict(initial), draft / "initial.safetensors")
 
 

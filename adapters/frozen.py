@@ -21,9 +21,8 @@ from adapters.ports import Constant
 
 NAME = "frozen.bin"
 _ALIGNMENT = 64
-_LEVELS = {4: 0, 8: 4}
-"""MatMulNBits' accuracy level by bits: float32, but for 8 bits, whose products with a single token are
-fast only at the level that rounds the token to 8 bits too."""
+_EXACT, _ROUNDED = 0, 4
+"""Accuracy levels of MatMulNBits: states in float32, or rounded to 8 bits, block after block."""
 _ELEMENTS = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
@@ -65,6 +64,22 @@ def freeze(model: onnx.ModelProto, constants: Sequence[Constant], file: FrozenFi
         for name, array in _arrays(constant).items():
             if name in read:
                 body.initializer.append(file.add(name, array))
+
+
+def round_states(model: onnx.ModelProto) -> bool:
+    """
+    Have products with codes of 8 bits round states to 8 bits too; return whether there are any.
+
+    Products with a single token are fast only like that. Frozen graphs are exact before, so that
+    they can be compared with torch: rounding through many blocks can hide a mistake.
+    """
+    found = False
+    for node in model.graph.node:
+        numbers = {one.name: one for one in node.attribute}
+        if node.op_type == "MatMulNBits" and numbers["bits"].i == 8:
+            numbers["accuracy_level"].i = _ROUNDED
+            found = True
+    return found
 
 
 def _arrays(constant: Constant) -> dict[str, NDArray[np.generic]]:
@@ -114,5 +129,5 @@ def _product(node: onnx.NodeProto, constant: Constant) -> onnx.NodeProto:
         N=outputs,
         bits=constant.codes.bits,
         block_size=BLOCK,
-        accuracy_level=_LEVELS[constant.codes.bits],
+        accuracy_level=_EXACT,
     )
