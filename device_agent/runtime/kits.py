@@ -25,6 +25,9 @@ from protocol.kit import KitFile, KitManifest
 
 MANIFEST = "manifest.json"
 
+NONE = "none"
+"""The compression of a recipe whose frozen matrices are stored as they are."""
+
 COMPILE_PAUSE = 3.0
 COMPILE_TRIES = 200
 """How long a kit may take to compile: ten minutes, asked for every three seconds."""
@@ -69,6 +72,11 @@ class Kit:
         if name not in self.manifest.files:
             raise DamagedKit(name, "is not in the kit")
         return self.folder / name
+
+    @property
+    def packed(self) -> bool:
+        """Whether frozen matrices are stored as codes, which the runtime has to arrange."""
+        return self.manifest.recipe_json.get("compression", NONE) != NONE
 
     def basis(self) -> Basis | None:
         """The public basis, mapped; None when the kit has none.
@@ -143,11 +151,12 @@ class KitStore:
         exact = self._kept(recipe)
         if exact is not None:
             return exact
-        names = [path.parent.name for path in self._kits.glob(f"*/{MANIFEST}")]
-        kits = [
-            kit for name in names if (kit := self._kept(name)) and kit.manifest.recipe == recipe
-        ]
+        kits = [kit for kit in self._all() if kit.manifest.recipe == recipe]
         return max(kits, key=lambda kit: (kit.folder / MANIFEST).stat().st_mtime, default=None)
+
+    def recipes(self) -> list[str]:
+        """Names of the recipes whose kits are on this device."""
+        return sorted({kit.manifest.recipe for kit in self._all()})
 
     def check(self, kit: Kit) -> list[str]:
         """Names of the files whose bytes are not what the manifest says; reads all of them."""
@@ -156,6 +165,10 @@ class KitStore:
             for name, file in kit.manifest.files.items()
             if not _matches(kit.folder / name, file)
         ]
+
+    def _all(self) -> list[Kit]:
+        names = [path.parent.name for path in self._kits.glob(f"*/{MANIFEST}")]
+        return [kit for name in names if (kit := self._kept(name))]
 
     def _kept(self, kit_id: str) -> Kit | None:
         """A kit that is here; one whose manifest cannot be read counts as not here."""
