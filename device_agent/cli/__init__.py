@@ -152,7 +152,10 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         )
         module.add_arguments(sub)
         agent = AGENT_SETTINGS_HELP if module.NAME in AGENT_COMMANDS else {}
-        _add_settings(sub, SETTINGS_HELP | agent)
+        told = SETTINGS_HELP | agent
+        for name in getattr(module, "OWN_SETTINGS", ()):
+            del told[name]
+        _add_settings(sub, told)
     return parser
 
 

@@ -2,10 +2,14 @@
 
   sideplug train
   sideplug train --epochs 3 --max-seconds 120
+  sideplug train --memory 128MB --time 10min     # by the recipe that suits this device best
 
 A part of the examples is held out and never trained on; the new version speaks only when it foresees
 that part better than the frozen backbone, and better than the version before. Ctrl-C ends the
 training and keeps the best so far. A run that was interrupted, in whatever way, goes on where it was.
+
+With --memory SIZE or --time, each recipe that the cloud offers is first measured on this device, once,
+for some seconds; the one that is then trained by, and why, is said in a sentence. --recipe names it instead.
 """
 
 import argparse
@@ -13,16 +17,20 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import FrameType
 from typing import Any
 
 from device_agent.cli import INTERRUPTED, OK, print_json
 from device_agent.cli.card import parts_in_words
 from device_agent.cloud.link import Link
-from device_agent.settings import Settings
+from device_agent.hardware.cost_file import CostFile
+from device_agent.settings import CHOICES, Settings
+from device_agent.training.bounds import Bounds, seconds_of, size_of
+from device_agent.training.choosing import Choice
 from device_agent.training.course import Progress
-from device_agent.training.learning import Lesson, learn
+from device_agent.training.learning import Lesson, NothingToLearn, learn
+from device_agent.training.offers import choose_here
 from device_agent.training.options import TrainingOptions
 from device_agent.training.watcher import Watcher
 
@@ -44,6 +52,9 @@ OPTIONS_HELP = {
 }
 
 
+OWN_SETTINGS = ("memory",)
+"""Settings whose flag this command declares itself."""
+
 FLAGS = {"patience": "patience_epochs"}
 """Flags with another name than their option's: a setting of every command has that one."""
 
@@ -51,6 +62,15 @@ FLAGS = {"patience": "patience_epochs"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("--fresh", action="store_true", help="forget an interrupted run")
+    parser.add_argument(
+        "--memory",
+        action=_Memory,
+        metavar="SIZE",
+        help="the most that training may take, such as 128MB; or whether the memory of your texts"
+        " takes part: on, off [SIDEPLUG_MEMORY]",
+    )
+    parser.add_argument("--time", help="that training may take, such as 90s, 10min or 1h")
+    parser.set_defaults(most_memory=None)
     group = parser.add_argument_group("training", "What is left out is as the kit has it.")
     kinds = {field.name: int if field.type is int else float for field in fields(TrainingOptions)}
     for name, text in OPTIONS_HELP.items():
@@ -61,9 +81,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Train, and say what came of it."""
     chosen: dict[str, object] = {name: getattr(args, _place(name)) for name in OPTIONS_HELP}
+    bounds = Bounds(
+        None if args.most_memory is None else size_of(args.most_memory),
+        None if args.time is None else seconds_of(args.time),
+    )
+    choice = None
+    if bounds != Bounds():
+        choice = _choose(settings, chosen, bounds, args.recipe)
+        settings = replace(settings, recipe=choice.recipe)
+        chosen |= {"batch_tokens": choice.tokens, "epochs": choice.epochs}
+        chosen["max_seconds"] = chosen["max_seconds"] or bounds.seconds
     lesson = train(settings, chosen, args.fresh)
     if args.json:
-        print_json(lesson.to_json())
+        print_json({**lesson.to_json(), "choice": choice and choice.reason})
     else:
         show_lesson(lesson)
     return INTERRUPTED if lesson.trained.ending == "stopped" else OK
@@ -73,6 +103,34 @@ def train(settings: Settings, chosen: Mapping[str, object], fresh: bool = False)
     """Train while a person looks on; what is raised is what ``learn`` raises."""
     with Link(settings, "train") as link, Screen() as screen:
         return learn(link, {**chosen, "threads": settings.threads}, screen, fresh=fresh)
+
+
+def _choose(
+    settings: Settings, chosen: Mapping[str, object], bounds: Bounds, recipe: str | None
+) -> Choice:
+    """The recipe to train by, told on the screen."""
+    with Link(settings, "train") as link, Screen() as screen:
+        examples = link.store.examples()
+        if not examples:
+            raise NothingToLearn()
+        costs = CostFile(settings.home, settings.threads)
+        choice = choose_here(link, examples, bounds, chosen, recipe, screen, costs)
+        screen.note(choice.reason)
+        return choice
+
+
+class _Memory(argparse.Action):
+    """What the flag says is either the setting or a bound."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        place = self.dest if values in CHOICES["memory"] else "most_memory"
+        setattr(namespace, place, values)
 
 
 def _place(option: str) -> str:

@@ -27,7 +27,7 @@ from protocol import versions
 from protocol.basis import Basis
 from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
 from protocol.facts import BackboneFacts
-from protocol.fields import read_json
+from protocol.fields import Fields, read_json
 from protocol.kit import KitManifest
 from protocol.limits import Limits, smaller_of
 from protocol.messages import (
@@ -50,6 +50,9 @@ BATCH_TOKENS = 8192
 BATCH_TEXTS = 256
 """One features request stays so small that its body fits the sockets' buffers: the client writes
 all of it before it reads, and a cloud that answers meanwhile must never have to wait for that."""
+
+MOST_KITS = 256
+"""That one cloud may offer."""
 
 
 class OtherBackbone(CloudUnreachable):
@@ -128,6 +131,12 @@ class CloudClient(Closing):
         return self._connection.whole(
             "tokenizer", "GET", "/v1/tokenizer", limit=self.limits.frame_bytes
         )
+
+    def kits(self) -> list[str]:
+        """Names of the recipes whose kits are ready."""
+        found = Fields(self._json("kit", "GET", "/v1/kits"), "kits")
+        offers = [Fields(offer, "offer") for offer in found.values("kits", MOST_KITS)]
+        return [offer.label("recipe") for offer in offers if offer.flag("ready")]
 
     def kit(self, name: str) -> KitManifest:
         """The manifest of a kit, by recipe name or kit id.

@@ -24,7 +24,7 @@ from device_agent.runtime.memory_use import current_memory
 from device_agent.training.batches import FeatureRows
 from device_agent.training.shortlist import Shortlist
 from device_agent.training.step import TrainingStep
-from device_agent.training.trainer import fill_mask
+from device_agent.training.trainer import fill_mask, fill_reach
 from protocol.kit import KitManifest
 from protocol.messages import States, Wants
 
@@ -76,7 +76,7 @@ def measure(
         DamagedKit: The nodes of its graph have no names by which they are timed.
     """
     head = Head(kit, threads)
-    rows = _made_up(kit, folder, max(sizes))
+    rows = made_up(kit, folder, max(sizes))
     return [_measure(kit, head, rows, threads, size, repeats, gauge) for size in sizes]
 
 
@@ -89,7 +89,7 @@ def _measure(
     repeats: int,
     gauge: Gauge | None,
 ) -> StepCost:
-    bench = _Bench(kit, head, rows, threads, tokens)
+    bench = TimedStep(kit, head, rows, threads, tokens)
     bench.whole()
     loads, runs = [], []
     for _ in range(repeats):
@@ -117,7 +117,7 @@ def _parts(
 ) -> dict[Part, float]:
     """Shares of a step's time, from steps that are timed node by node."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(kit, head, rows, threads, tokens, Path(folder))
+        bench = TimedStep(kit, head, rows, threads, tokens, Path(folder))
         for _ in range(repeats):
             bench.whole()
         try:
@@ -126,8 +126,13 @@ def _parts(
             raise DamagedKit("train.onnx", f"cannot be timed part by part: {error}") from error
 
 
-class _Bench:
-    """A step with everything that it reads."""
+class TimedStep:
+    """A training step with everything that it reads.
+
+    Attributes:
+        step: As in training.
+        scored: Rows of the head that it reads.
+    """
 
     def __init__(
         self,
@@ -146,7 +151,6 @@ class _Bench:
         self._shortlist = Shortlist.of(head, ids)
         self._sizes = self._shortlist.sizes(tokens, manifest.negatives)
         self.scored = count + self._sizes.own + self._sizes.negatives
-        """Rows of the head that a step reads."""
         schedule = {"rate": RATE, "total": 1000.0, "warmup": 1.0}
         self.step = TrainingStep(
             kit, self._shortlist, tokens, self._sizes, schedule, threads, profile
@@ -156,7 +160,8 @@ class _Bench:
     def load(self) -> None:
         """Fill the buffers as training does."""
         inputs, rows = self.step.inputs, self._rows
-        log_z = rows.read([*rows.cut(0, self._tokens)], inputs["taps"], inputs["final"])
+        runs = [*rows.cut(0, self._tokens)]
+        log_z = rows.read(runs, inputs["taps"], inputs["final"])
         tokens = rows.tokens[: self._tokens]
         sample = self._shortlist.sample(tokens, self._sizes, self._rng)
         inputs["targets"][:] = sample.targets
@@ -165,6 +170,8 @@ class _Bench:
             self.step.own_rows[:], self.step.own_bias[:] = self._head.rows(sample.own)
             inputs["outside"][:], inputs["outside_bias"][:] = self._head.rows(sample.negatives)
             inputs["rest"][:] = log_z
+        if "reach" in inputs:
+            fill_reach(inputs["reach"], inputs["positions"], [(rows.position(r), r) for r in runs])
         if "mask" in inputs:
             fill_mask(inputs["mask"], self._manifest.dropout, self._rng)
 
@@ -186,7 +193,7 @@ def model_flops(manifest: KitManifest, tokens: int, scored: int) -> float:
     return float(tokens) * (6 * trained + 4 * scored * manifest.hidden)
 
 
-def _made_up(kit: Kit, folder: Path, tokens: int) -> FeatureRows:
+def made_up(kit: Kit, folder: Path, tokens: int) -> FeatureRows:
     """Features of random texts in a cache, at least ``tokens`` rows."""
     manifest, rng = kit.manifest, np.random.default_rng(1)
     wants = Wants(layers=manifest.taps, final=True, log_z=True, candidates=0, codec="f16")

@@ -121,12 +121,15 @@ class TeachingCloud(ScriptedCloud):
                 for name in self.manifest.files
             },
         }
+        self.offered = [self.manifest]
         super().__init__(self._reply)
 
     def offer(self, manifest: KitManifest) -> None:
         """Serve another kit of the same files."""
+        self.offered.append(manifest)
+        self._static[f"/v1/kits/{manifest.recipe}"] = json_answer(manifest.to_json())
         self._static[f"/v1/kits/{manifest.id}"] = json_answer(manifest.to_json())
-        for name in manifest.files:
+        for name in manifest.files.keys() & self.manifest.files.keys():
             self._static[f"/v1/kits/{manifest.id}/files/{name}"] = self._static[
                 f"/v1/kits/{self.manifest.id}/files/{name}"
             ]
@@ -150,6 +153,9 @@ class TeachingCloud(ScriptedCloud):
             return Answer(b"".join(self.features_of(request.body)))
         if address.path.startswith(("/v1/sessions", "/v1/prefixes")):
             return self.sessions(request)
+        if address.path == "/v1/kits":
+            offers = [{"id": it.id, "recipe": it.recipe, "ready": True} for it in self.offered]
+            return json_answer({"kits": offers})
         return self._static[address.path]
 
     def features_of(self, body: bytes) -> Iterator[bytes]:

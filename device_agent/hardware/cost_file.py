@@ -1,0 +1,71 @@
+"""The costs of training that were measured on this device, in one file of the home."""
+
+import json
+from pathlib import Path
+
+from device_agent.atomic import write_whole
+from device_agent.hardware.ceilings import processor
+from device_agent.hardware.training_cost import TrainingCost, measured_apart
+from device_agent.runtime.kits import Kit
+from protocol.errors import Fault
+from protocol.fields import Fields
+
+FILE = "training-costs.json"
+
+MOST = 4096
+"""Costs that are read from a file."""
+
+
+class CostFile:
+    """Measures what it does not know yet. Those of another processor or runtime are forgotten.
+
+    Args:
+        home: The folder.
+        threads: Of all measurements.
+    """
+
+    def __init__(self, home: Path, threads: int) -> None:
+        self._path, self._threads = home / FILE, threads
+        self._machine = _machine()
+        self._costs = _read(self._path, self._machine)
+
+    def knows(self, kit: Kit, tokens: int) -> bool:
+        """Whether this has been measured."""
+        return self._key(kit, tokens) in self._costs
+
+    def cost(self, kit: Kit, tokens: int) -> TrainingCost:
+        """What training by a kit with so many tokens a step costs.
+
+        Raises:
+            NotMeasured: It cannot be trained with.
+        """
+        key = self._key(kit, tokens)
+        if key not in self._costs:
+            self._costs[key] = measured_apart(kit, tokens, self._threads)
+            costs = {name: cost.to_json() for name, cost in self._costs.items()}
+            whole = {"machine": self._machine, "costs": costs}
+            write_whole(self._path, json.dumps(whole).encode())
+        return self._costs[key]
+
+    def _key(self, kit: Kit, tokens: int) -> str:
+        return f"{kit.manifest.id}, {tokens} tokens, {self._threads} threads"
+
+
+def _machine() -> str:
+    """What costs depend on besides kit, tokens and threads."""
+    # Imported late: commands that compute nothing do not pay for it.
+    import onnxruntime
+
+    return f"{processor()}, onnxruntime {onnxruntime.__version__}"
+
+
+def _read(path: Path, machine: str) -> dict[str, TrainingCost]:
+    """All that was measured on such a machine; nothing where the file is not as it was written."""
+    try:
+        found = Fields(json.loads(path.read_bytes()), "costs")
+        if found.text("machine") != machine:
+            return {}
+        costs = found.mapping("costs", MOST)
+        return {name: TrainingCost.from_json(cost) for name, cost in costs.items()}
+    except (OSError, ValueError, Fault):
+        return {}
