@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import (
     definitions,
+    edge,
     exactness,
     federated,
     network,
@@ -62,6 +63,7 @@ BENCHMARKS = tuple(
         definitions,
         federated,
         rules,
+        edge,
         step,
         network,
         serve,

@@ -143,6 +143,21 @@ def train(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
     }
 
 
+def steps(plan: Plan) -> Iterator[float]:
+    """Trains step after step, over and over the same windows; gives each one's loss."""
+    windows = json.loads(Path(plan.windows).read_text(encoding="utf-8"))["training"]
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    model = _trainable(_backbone(plan), plan)
+    optimizer = torch.optim.AdamW(_trained(model), lr=plan.rate, weight_decay=0.0)
+    whole = [window for window in windows if len(window["ids"]) == len(windows[0]["ids"])]
+    order = random.Random(plan.seed)
+    while True:
+        for batch in _batches(whole, plan.batch, order):
+            if len(batch) == plan.batch:
+                yield _step(model, optimizer, batch, plan, plan.rate)
+
+
 def score(plan: Plan, windows: dict[str, Windows]) -> dict[str, Any]:
     """Mean negative log-likelihood in nats of each part's tokens, each window by itself."""
     model = _backbone(plan)

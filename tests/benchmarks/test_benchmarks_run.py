@@ -54,6 +54,7 @@ def words(world):
         ("exactness", {"identical", "prompts"}),
         ("overhead", {"ratio", "taps_overhead"}),
         ("step", {"speedup_1", "speedup_1_drafts", "speedup_1_f32", "bound_ratio"}),
+        ("edge", {"speedup", "memory_ratio", "nll_excess"}),
         ("serve", {"speedup_16", "speedup_16_f32", "stall"}),
     ],
 )
