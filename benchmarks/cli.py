@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import (
+    agent,
     definitions,
     edge,
     exactness,
@@ -70,6 +71,7 @@ BENCHMARKS = tuple(
         survive,
         soak,
         wire,
+        agent,
     )
 )
 """What can be measured. To add one: a module and a name in this row."""

@@ -116,6 +116,18 @@ def test_every_encoding_is_tried_on_a_tiny_backbone(small_world, tmp_path):
     assert chosen[0]["bytes"] < whole["whole int8"]["bytes"]
 
 
+def test_the_agent_is_measured_on_a_tiny_backbone(small_world, tmp_path):
+    report, shown = run("agent", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    figures = {"first_token_seconds", "rss_idle_mb", "rss_chatting_mb", "rss_training_mb"}
+    assert figures | {"requests_per_second"} <= report.keys()
+    assert all(figure in shown for figure in figures)
+    stages = report["results"]["memory_mb"]
+    # What never was asked has loaded no head; a job is a process of its own.
+    assert stages["idle"]["rss"] < stages["chatting"]["rss"] < stages["training"]["rss"]
+    assert stages["idle"]["children"] == 0 < stages["training"]["children"]
+    assert report["results"]["job"]["state"] == "done"
+
+
 def test_devices_learn_together_on_a_tiny_backbone(small_world, tmp_path):
     pytest.importorskip("flwr")
     report, shown = run(
