@@ -40,7 +40,7 @@ NAME = "agent"
 HELP = "seconds to the first token, memory idle, chatting and training, requests a second"
 
 CLIENTS = (1, 8)
-QUESTIONS = tuple(prompt.text for prompt in PROMPTS if prompt.chat)
+QUESTIONS = sorted((prompt.text for prompt in PROMPTS if prompt.chat), key=len)[:4]
 SHORT = 2
 """Tokens of an answer where requests are counted: the backbone's part should be small."""
 

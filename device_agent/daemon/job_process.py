@@ -20,6 +20,7 @@ from device_agent.daemon.order import FAILED, GONE, OK, Order
 from device_agent.data.store import StoreUnavailable
 from device_agent.egress.policy import BadPolicy, CapReached
 from device_agent.errors import DeviceError
+from device_agent.runtime.memory_release import share_one_arena
 from device_agent.runtime.memory_use import peak_memory
 from device_agent.training.course import Progress
 from device_agent.training.learning import learn
@@ -87,6 +88,7 @@ class Obedient(Watcher):
 def main() -> int:
     """Do what stdin says."""
     step_back()
+    share_one_arena()
     order = Order(**json.loads(sys.stdin.readline()))
     settings = order.to_settings()
     watcher = Obedient(settings.train_cpu / 100, settings.train_memory * MB)

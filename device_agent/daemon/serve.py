@@ -30,6 +30,7 @@ from device_agent.daemon.instance import (
 )
 from device_agent.daemon.supervisor import Supervisor
 from device_agent.errors import DeviceError
+from device_agent.runtime.memory_release import return_large_blocks, share_one_arena
 from device_agent.settings import BadSetting, Settings, variable
 
 BACKLOG = 128
@@ -62,6 +63,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         BadSetting: The address cannot be listened on.
         KeyboardInterrupt: At the end, when it was stopped with Ctrl-C.
     """
+    share_one_arena()
+    return_large_blocks()
     with sole_instance(settings.home), listening(settings) as opened:
         metrics = Metrics()
         voices = Voices(settings, metrics)

@@ -26,6 +26,8 @@ class TrainingStep:
         inputs: The buffers that a step reads, by the graph's names; fill them before ``run``:
             ``taps`` (K, T, H), ``final`` (T, H), ``targets`` (T,), ``scored`` (T,), and as the kit
             has them ``positions`` (T,), ``reach`` (T, T), ``rest`` (T,), ``outside`` (N, H), ``outside_bias`` (N,), ``mask`` (M, T, R).
+        rows: The shortlist's rows of the head, (S, H).
+        bias: Theirs, (S,).
         own_rows: Rows of the head that the step scores behind the shortlist's, to be filled too, (E, H).
         own_bias: Theirs, (E,).
     """
@@ -58,6 +60,7 @@ class TrainingStep:
         rows = np.zeros((scored + sizes.own, kit.manifest.hidden), np.float32)
         bias = np.zeros(scored + sizes.own, np.float32)
         rows[:scored], bias[:scored] = shortlist.rows, shortlist.bias
+        self.rows, self.bias = rows[:scored], bias[:scored]
         self.own_rows, self.own_bias = rows[scored:], bias[scored:]
         fixed: dict[str, NDArray[Any]] = {"rows": rows, "bias": bias}
         fixed |= {name: np.array(value, np.float32) for name, value in schedule.items()}

@@ -7,7 +7,7 @@ and step. So a run that was killed goes on from its checkpoint and ends as if no
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +152,12 @@ class Trainer:
         options, total = self._options, self._batches * self._options.epochs
         schedule = {"rate": options.rate, "total": total, "warmup": options.warmup * total}
         self._sizes = self._shortlist.sizes(self._size, self._kit.manifest.negatives)
-        return TrainingStep(
+        step = TrainingStep(
             self._kit, self._shortlist, self._size, self._sizes, schedule, options.threads
         )
+        # The step has its rows now: megabytes that need not be there twice.
+        self._shortlist = replace(self._shortlist, rows=step.rows, bias=step.bias)
+        return step
 
     # --- an epoch ---
 

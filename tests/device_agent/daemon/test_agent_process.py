@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 
@@ -48,6 +49,21 @@ def test_ctrl_c_ends_it_cleanly(alone):
     assert (agent.process.returncode, err) == (130, "stopped\n")
     assert not (alone.home / RECORD).exists()
     assert not is_held(alone.home / LOCK)
+
+
+@pytest.mark.parametrize(
+    ("module", "unused"),
+    [
+        ("device_agent.daemon.serve", ("onnxruntime", "tokenizers", "safetensors", "rich")),
+        ("device_agent.daemon.job_process", ("onnxruntime", "tokenizers", "starlette", "rich")),
+    ],
+)
+def test_its_processes_begin_with_what_they_need_alone(module, unused):
+    script = f"import sys, {module}; print([m for m in {unused!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_there_is_one_for_each_home(alone, tmp_path):

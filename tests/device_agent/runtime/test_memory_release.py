@@ -1,9 +1,14 @@
+import platform
 import subprocess
 import sys
 
 import pytest
 
-from device_agent.runtime.memory_release import release_memory, return_large_blocks
+from device_agent.runtime.memory_release import (
+    release_memory,
+    return_large_blocks,
+    share_one_arena,
+)
 
 SMALL = """
 from device_agent.runtime.memory_release import release_memory
@@ -29,6 +34,29 @@ print((held - current_memory()) // 1_000_000)
 """
 
 
+ARENAS = """
+import ctypes
+from threading import Barrier, Thread
+from device_agent.runtime.memory_release import share_one_arena
+if {shared}:
+    share_one_arena()
+barrier = Barrier(4)
+def hold():
+    held = [bytes(2000) for _ in range(100)]
+    barrier.wait()
+threads = [Thread(target=hold) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+stdout = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, stdout)
+libc.fflush(stdout)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the other allocators return by themselves")
 @pytest.mark.parametrize(("program", "returned"), [(SMALL, 40), (LARGE, 14)])
 def test_what_is_freed_goes_back_to_the_system(program, returned):
@@ -38,6 +66,17 @@ def test_what_is_freed_goes_back_to_the_system(program, returned):
     assert int(done.stdout) >= returned
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has arenas")
+def test_threads_that_share_an_arena_make_none_of_their_own():
+    def arenas(shared):
+        program = ARENAS.format(shared=shared)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        return done.stdout.count(b"<heap nr=")
+
+    assert arenas(shared=True) == 1 < arenas(shared=False)
+
+
 def test_on_any_platform_it_may_be_called():
     return_large_blocks()
+    share_one_arena()
     release_memory()
