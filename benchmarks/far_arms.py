@@ -22,7 +22,9 @@ from adapters.encoder.selection import (
 from benchmarks.encoder_training import EncoderStep, Judge, Rows, batches
 from benchmarks.encoders import Batch, Encoder
 
-BATCH = 16
+BATCH = 8
+"""Texts a step, as a small device takes them."""
+
 POINTS = 4
 """Times in a training that the picture's curve is judged."""
 
@@ -78,9 +80,9 @@ class School:
         self.parts, self.judge = parts, judge
         self._encoder, self._steps, self._epochs = encoder, steps, args.epochs
 
-    def batches(self, seed: int) -> list[Batch]:
+    def batches(self, seed: int, size: int = BATCH) -> list[Batch]:
         """All batches of one training."""
-        return batches(self.parts["training"], BATCH, self._epochs, seed)
+        return batches(self.parts["training"], size, self._epochs, seed)
 
     def train(self, arm: Arm, rate: float, seed: int) -> tuple[EncoderStep, dict[int, float]]:
         """The step with its trained weights, and the accuracy on validation after some steps."""
