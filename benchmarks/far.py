@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder", type=Path, metavar="FOLDER", help="BERT or DistilBERT instead of MiniLM"
     )
-    parser.add_argument("--snippets", type=int, default=4000, help="to train on")
+    parser.add_argument("--snippets", type=int, default=3000, help="to train on")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--timed-steps", type=int, default=30)
@@ -111,18 +111,18 @@ def _arm(school: School, name: str, args: argparse.Namespace) -> dict[str, Any]:
     """One arm: its best rate by the first seed, then every seed's test."""
     arm = ARMS[name]
     tried: dict[float, float] = {}
-    curve: dict[int, float] = {}
+    curve, kept = {}, {}
     for rate in arm.rates:
         say(f"{name}: seed {args.seed}, rate {rate:g}")
-        _, found = school.train(arm, rate, args.seed)
+        step, found = school.train(arm, rate, args.seed)
         last = found[max(found)]
         if last > max(tried.values(), default=-1):
-            curve = found
+            curve, kept = found, {n: weight.copy() for n, weight in step.weights().items()}
         tried[rate] = last
     best = max(tried, key=lambda rate: tried[rate])
-    tests = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        say(f"{name}: seed {seed}, rate {best:g}, test")
+    tests = [school.judge.judge(kept, school.parts["test"])]
+    for seed in range(args.seed + 1, args.seed + args.seeds):
+        say(f"{name}: seed {seed}, rate {best:g}")
         step, _ = school.train(arm, best, seed)
         tests.append(school.judge.judge(step.weights(), school.parts["test"]))
     return {

@@ -87,14 +87,20 @@ def split(snippets: Sequence[Snippet]) -> dict[str, list[Snippet]]:
     The parts "training", "validation" and "test": seven, one and two tenths, always the same ones.
 
     What begins with the same words goes into the same part: some snippets are there twice, or once
-    whole and once shortened.
+    whole and once shortened. Within a part they come in an order that has nothing to do with theirs,
+    which is the good ones first.
     """
     parts: dict[str, list[Snippet]] = {"training": [], "validation": [], "test": []}
-    for snippet in snippets:
-        words = re.findall(r"[a-z0-9]+", snippet.text.lower())[:TWINS]
-        digest = hashlib.sha256(" ".join(words).encode()).digest()
-        parts[_PARTS[int.from_bytes(digest[:4]) % len(_PARTS)]].append(snippet)
+    for snippet in sorted(snippets, key=_beginning):
+        drawn = int.from_bytes(_beginning(snippet)[:4])
+        parts[_PARTS[drawn % len(_PARTS)]].append(snippet)
     return parts
+
+
+def _beginning(snippet: Snippet) -> bytes:
+    """A digest of the first words."""
+    words = re.findall(r"[a-z0-9]+", snippet.text.lower())[:TWINS]
+    return hashlib.sha256(" ".join(words).encode()).digest()
 
 
 def cache() -> Path:

@@ -58,6 +58,12 @@ def test_versions_of_one_snippet_stay_together():
     assert parts == split([*found, *twins])
 
 
+def test_the_first_of_a_part_are_as_mixed_as_all_of_it():
+    ordered = sorted(some_snippets(), key=lambda one: -one.label)
+    first = split(ordered)["training"][:100]
+    assert 0.3 < sum(one.label for one in first) / 100 < 0.7
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
