@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["fedavg"],
         help="of the server; arms after the federated one are for the first",
+    )
+    parser.add_argument(
+        "--kept",
+        nargs="+",
+        type=float,
+        default=[0.0],
+        help="shares of an update that are sent, the rest later; 0: all of it. A federation for each",
     )
     parser.add_argument("--seeds", type=int, default=1, help="how often each federation is run")
 
@@ -166,10 +174,13 @@ class _Split:
                 }
             )
         federations = []
-        for strategy in self._args.strategies:
-            for seed in range(self._args.seed, self._args.seed + self._args.seeds):
-                personal = not federations
-                federations.append(self._federation(split, shares, rows, strategy, seed, personal))
+        args = self._args
+        seeds = range(args.seed, args.seed + args.seeds)
+        for strategy, kept, seed in product(args.strategies, args.kept, seeds):
+            personal = not federations
+            federations.append(
+                self._federation(split, shares, rows, (strategy, kept, seed), personal)
+            )
         return {"people": rows, "federations": federations, "tokens": self._scorer.tokens}
 
     def _shares(self, split: str) -> list[Share]:
@@ -194,16 +205,15 @@ class _Split:
         split: str,
         shares: Sequence[Share],
         rows: list[dict[str, Any]],
-        strategy: str,
-        seed: int,
+        about: tuple[str, float, int],
         personal: bool,
     ) -> dict[str, Any]:
         """One federation; with ``personal`` the arms of the people are filled in from it."""
-        say(f"{split}: {len(shares)} devices, {strategy}, seed {seed}")
-        homes = [
-            self._taught(f"{strategy}-{seed}-{share.number}", share.training) for share in shares
-        ]
-        told = self._rounds(homes, strategy, seed, f"{split}-{strategy}-{seed}")
+        strategy, kept, seed = about
+        name = f"{strategy}-{kept:g}-{seed}".replace(".", "_")
+        say(f"{split}: {len(shares)} devices, {strategy}, {_sent(kept)}, seed {seed}")
+        homes = [self._taught(f"{name}-{share.number}", share.training) for share in shares]
+        told = self._rounds(homes, strategy, kept, seed, f"{split}-{name}")
         weights = [shared.find(home.path) for home in homes]
         missing = [share.name for share, one in zip(shares, weights, strict=True) if one is None]
         if missing:
@@ -222,6 +232,7 @@ class _Split:
                 )
         return {
             "strategy": strategy,
+            "kept": kept,
             "seed": seed,
             "federated_nll": statistics.fmean(nll),
             "seconds": sum(one["seconds"] for one in told["log"]),
@@ -229,13 +240,13 @@ class _Split:
         }
 
     def _rounds(
-        self, homes: Sequence[_Home], strategy: str, seed: int, name: str
+        self, homes: Sequence[_Home], strategy: str, kept: float, seed: int, name: str
     ) -> dict[str, Any]:
         args = self._args
         command = [*CLOUD, "federate", "run", "--json", "--port", "0", "--name", name]
         command += ["--backbone", self._backbone.name, "--strategy", strategy]
         command += ["--devices", str(len(homes)), "--least", str(max(1, len(homes) // 2))]
-        command += ["--rounds", str(args.rounds), "--seed", str(1000 * seed)]
+        command += ["--rounds", str(args.rounds), "--seed", str(1000 * seed), "--kept", str(kept)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with running(command, {"SIDEPLUG_CACHE": str(self._cache())}, **pipes) as server:
             url = json.loads(server.stdout.readline() or "{}").get("url")
@@ -324,6 +335,7 @@ def _outcome(args: argparse.Namespace, backbone: Backbone, found: Mapping[str, A
             "training_tokens": args.training_tokens,
             "test_tokens": args.test_tokens,
             "strategies": args.strategies,
+            "kept": args.kept,
             "quick": args.quick,
         },
         tables=[_people_table(name, one["people"]) for name, one in found.items()]
@@ -352,24 +364,40 @@ def _federation_table(found: Mapping[str, Any]) -> Rows:
         [
             split,
             one["strategy"],
+            _sent(one["kept"]),
             one["seed"],
             one["federated_nll"],
             one["rounds"],
-            sum(line["bytes_up"] + line["bytes_down"] for line in one["log"]) / 1e6,
+            sum(line["bytes_up"] for line in one["log"]) / 1e6,
+            sum(line["bytes_down"] for line in one["log"]) / 1e6,
             one["seconds"],
         ]
         for split, told in found.items()
         for one in told["federations"]
     ]
-    columns = ("split", "strategy", "seed", "test NLL of shared", "rounds", "MB in all", "seconds")
+    columns = (
+        "split",
+        "strategy",
+        "sent",
+        "seed",
+        "test NLL of shared",
+        "rounds",
+        "MB up",
+        "MB down",
+        "seconds",
+    )
     return Rows("federations", columns, rows)
+
+
+def _sent(kept: float) -> str:
+    return f"{kept:g} of an update" if kept else "all"
 
 
 def _draw(path: Path, found: Mapping[str, Any]) -> str:
     """Held-out text of the devices, round by round, as they told it."""
     panels = {
         split: {
-            f"{one['strategy']}, seed {one['seed']}": {
+            f"{one['strategy']}, {_sent(one['kept'])}, seed {one['seed']}": {
                 line["round"]: line["figures"]["held-out"]
                 for line in one["log"]
                 if "held-out" in line["figures"]

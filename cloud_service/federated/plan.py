@@ -43,6 +43,9 @@ class Plan:
         600.0, "a round waits so long for its updates; late ones are dropped"
     )
     epochs: int = _option(1, "times a device reads its texts in a round")
+    kept: float = _option(
+        0.0, "share of an update that a device sends, the largest numbers; 0: all, densely"
+    )
     rate: float = _option(0.0, "peak learning rate on the devices; 0: the kit's")
     rate_decay: float = _option(1.0, "the rate is multiplied by this after every round")
     seed: int = _option(0, "of the order in which devices read their texts")
@@ -74,6 +77,7 @@ class Plan:
             f"--strategy must be one of {', '.join(SERVER_RATES)}": known,
             "--rounds, --devices, --least and --epochs must be at least 1": min(counts) >= 1,
             f"--share must be above 0 and at most 1, but is {self.share}": 0 < self.share <= 1,
+            f"--kept must be at most 1, but is {self.kept}": self.kept <= 1,
             f"--least {self.least} is more than --devices {self.devices}": self.least
             <= self.devices,
             f"--seed must be 0 to {MOST_SEED}, but is {self.seed}": 0 <= self.seed <= MOST_SEED,
@@ -83,6 +87,7 @@ class Plan:
         }
         if self.private:
             checks |= {
+                "--noise and --kept do not go together: a sparse update holds rounds of before": not self.kept,
                 "--noise needs --clip, the largest norm of an update": self.clip > 0,
                 f"--noise goes with {' or '.join(ACCOUNTED)} alone": self.strategy in ACCOUNTED,
                 f"--delta must be above 0 and below 1, but is {self.delta}": 0 < self.delta < 1,

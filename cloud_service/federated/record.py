@@ -77,6 +77,9 @@ class Record:
     def __init__(self, folder: Path, kit: str, plan: Plan) -> None:
         self._folder = folder
         fixed = {name: value for name, value in asdict(plan).items() if name not in FREE}
+        if not plan.kept:
+            # Those that were begun before there was a choice go on.
+            fixed.pop("kept")
         if not plan.private:
             # Noise is accounted for by how many devices there are.
             fixed.pop("delta")

@@ -124,7 +124,7 @@ class Federation:
         )
         self._pack(asked)
         replies = self._link.ask(asked, self._plan.round_seconds)
-        good, refused = screen(replies, self.state.weights, self._plan.private)
+        good, refused = screen(replies, self.state.weights, self._plan.private, self._plan.kept)
         arrays, metrics = self._average(number, good)
         state = State(self.state.weights, number)
         if arrays is not None:
@@ -183,6 +183,7 @@ class Federation:
             private=plan.private,
             last=last,
             seed=plan.seed,
+            kept=plan.kept,
         )
         return ConfigRecord(dict(asked.to_config()))
 

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from protocol.errors import MalformedMessage
-from protocol.federation import ARRAYS, EXAMPLES, METRICS, MOST_EXAMPLES, unpacked
+from protocol.federation import ARRAYS, EXAMPLES, METRICS, MOST_EXAMPLES, unpacked, whole
 
 Floats = NDArray[np.float32]
 
@@ -28,7 +29,7 @@ class Refused:
 
 
 def screen(
-    replies: Iterable[Message], weights: Mapping[str, Floats], private: bool
+    replies: Iterable[Message], weights: Mapping[str, Floats], private: bool, kept: float = 0.0
 ) -> tuple[list[Message], list[Refused]]:
     """
     Turn updates into weights, and set apart what is none.
@@ -37,6 +38,7 @@ def screen(
         replies: Of one round.
         weights: That the devices were sent, exactly, by name.
         private: Whether every device weighs the same and tells nothing else.
+        kept: Share of each update that was asked for; 0 for all of it.
 
     Returns:
         Messages as Flower's strategies take them, and what was refused.
@@ -48,7 +50,7 @@ def screen(
         try:
             if device in seen:
                 raise MalformedMessage(reason="it has answered already")
-            content = _checked(reply, weights, private)
+            content = _checked(reply, weights, private, kept)
         except MalformedMessage as error:
             refused.append(Refused(device, str(error)[:LONGEST_REASON]))
             continue
@@ -75,7 +77,9 @@ def screen_figures(replies: Iterable[Message], private: bool) -> list[Message]:
     return good
 
 
-def _checked(reply: Message, weights: Mapping[str, Floats], private: bool) -> RecordDict:
+def _checked(
+    reply: Message, weights: Mapping[str, Floats], private: bool, kept: float
+) -> RecordDict:
     if reply.has_error():
         raise MalformedMessage(reason=f"the device gave none: {reply.error.reason}")
     records = reply.content
@@ -86,7 +90,8 @@ def _checked(reply: Message, weights: Mapping[str, Floats], private: bool) -> Re
         raise MalformedMessage(reason="it holds other records than asked for")
     told = _told(metrics, () if private else FIGURES, 1 if private else MOST_EXAMPLES)
     shapes = {name: array.shape for name, array in weights.items()}
-    added = unpacked(_read(arrays), shapes)
+    found = _read(arrays)
+    added = whole(found, shapes, kept) if kept else unpacked(found, shapes)
     if private and not any(one.any() for one in added.values()):
         # Flower divides by an update's norm when it clips.
         raise MalformedMessage(reason="the update changes nothing")
@@ -94,7 +99,7 @@ def _checked(reply: Message, weights: Mapping[str, Floats], private: bool) -> Re
     return RecordDict({ARRAYS: ArrayRecord(moved), METRICS: told})
 
 
-def _read(arrays: ArrayRecord) -> dict[str, NDArray[np.float16]]:
+def _read(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
     try:
         return {name: array.numpy() for name, array in arrays.items()}
     except (TypeError, ValueError, EOFError, MemoryError) as error:

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from device_agent.federated.participant import Participant, Received, Update
 from protocol.errors import MalformedMessage
-from protocol.federation import ARRAYS, CONFIG, EXAMPLES, METRICS, Floats, Round, packed, unpacked
+from protocol.federation import ARRAYS, CONFIG, EXAMPLES, METRICS, Floats, Round, unpacked
 
 Metrics = dict[str, int | float | list[int] | list[float]]
 
@@ -24,7 +24,7 @@ def client_app(participant: Participant) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         asked, weights = _read(message, participant)
         update = participant.train(asked, weights)
-        arrays = {name: Array(half) for name, half in packed(update.added).items()}
+        arrays = {name: Array(one) for name, one in participant.wire(asked, update).items()}
         content = RecordDict(
             {ARRAYS: ArrayRecord(arrays), METRICS: MetricRecord(_told(asked, update))}
         )
@@ -45,7 +45,7 @@ def asked_of(message: Message) -> Round:
     config = message.content.get(CONFIG)
     if not isinstance(config, ConfigRecord):
         raise MalformedMessage(reason="the message has no configuration")
-    return Round.from_config({"proximal-mu": 0.0, **config})
+    return Round.from_config({"proximal-mu": 0.0, "kept": 0.0, **config})
 
 
 def _read(message: Message, participant: Participant) -> tuple[Round, Mapping[str, Floats]]:

@@ -17,7 +17,8 @@ from device_agent.cloud.link import Link
 from device_agent.daemon.policy import within
 from device_agent.data.prefix import NO_PREFIX
 from device_agent.errors import DeviceError
-from device_agent.federated.shared import FOLDER, Shared, keep
+from device_agent.federated.residual import sparse_update
+from device_agent.federated.shared import CHECKPOINT, FOLDER, Shared, keep
 from device_agent.runtime.arithmetic import one_thread
 from device_agent.runtime.head import Head
 from device_agent.runtime.kits import Kit
@@ -31,12 +32,10 @@ from device_agent.training.options import TrainingOptions
 from device_agent.training.start import Start
 from device_agent.training.trainer import Trainer
 from device_agent.training.watcher import Watcher
-from protocol.federation import Round, Shapes
+from protocol.federation import Round, Shapes, packed
 from protocol.kit import KitManifest
 
 Floats = NDArray[np.float32]
-
-CHECKPOINT = "round.safetensors"
 
 
 class NotAllowed(DeviceError):
@@ -167,6 +166,16 @@ class Participant:
         last = trained.course.history[-1]
         added = {name: np.asarray(trained.weights[name] - array) for name, array in weights.items()}
         return Update(added, len(rows), last["loss"], last["validation"])
+
+    def wire(self, asked: Round, update: Update) -> Mapping[str, NDArray[np.generic]]:
+        """An update as it travels: all of it in 16 bits, or the share that the round asks for.
+
+        Raises:
+            MalformedMessage: A number is not finite, or too large for 16 bits.
+        """
+        if not asked.kept:
+            return packed(update.added)
+        return sparse_update(self._home, asked, update.added, self.shapes)
 
     def receive(self, asked: Round, weights: Mapping[str, Floats]) -> Received:
         """Keep the weights that the federation ends with, and see how they do.

@@ -19,6 +19,10 @@ from protocol.kit import KitManifest
 
 FOLDER = "federated"
 WEIGHTS = "shared.safetensors"
+CHECKPOINT = "round.safetensors"
+"""Of a round that was killed."""
+RESIDUAL = "residual.safetensors"
+"""What the last update left out."""
 
 
 class DamagedShared(DeviceError):
@@ -85,10 +89,17 @@ def of_kit(home: Path, manifest: KitManifest) -> Shared | None:
 
 
 def forget(home: Path) -> bool:
-    """Delete the shared weights; whether there were any."""
+    """Delete the shared weights, and what is left of rounds; whether there were any weights."""
     there = _path(home).is_file()
     _path(home).unlink(missing_ok=True)
+    forget_own(home)
     return there
+
+
+def forget_own(home: Path) -> None:
+    """Delete what is made of this person's text alone, and was not sent."""
+    for name in (CHECKPOINT, RESIDUAL):
+        (home / FOLDER / name).unlink(missing_ok=True)
 
 
 def _path(home: Path) -> Path:

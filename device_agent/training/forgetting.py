@@ -22,6 +22,7 @@ from device_agent.data.prefix import NO_PREFIX
 from device_agent.data.questions import source_of
 from device_agent.data.store import Store, StoredExample
 from device_agent.errors import DeviceError
+from device_agent.federated.shared import forget_own
 from device_agent.memory.file import forget as forget_rows
 from device_agent.plugins import PluginStore
 from device_agent.runtime.kits import KitStore
@@ -136,6 +137,7 @@ def forget(link: Link, chosen: Chosen) -> Forgotten:
             kept = [one for one in link.store.examples() if one.sha256 not in gone]
             features = _drop_features(link, kept)
             shutil.rmtree(home / "runs", ignore_errors=True)
+            forget_own(home)
             _drop_unfinished(home / "plugins")
         link.store.forget([stored.id for stored in chosen.examples], chosen.feedback)
     return Forgotten(len(chosen.examples), len(chosen.feedback), versions, rows, features)

@@ -130,8 +130,9 @@ def test_the_agent_is_measured_on_a_tiny_backbone(small_world, tmp_path):
 
 def test_devices_learn_together_on_a_tiny_backbone(small_world, tmp_path):
     pytest.importorskip("flwr")
+    kept = ("--kept", "0", "0.1")
     report, shown = run(
-        "federated", tmp_path / "it.json", *words(small_world), cache=small_world[1]
+        "federated", tmp_path / "it.json", *words(small_world), *kept, cache=small_world[1]
     )
     figures = {"bytes_ratio_full", "gain_vs_alone", "better_than_alone", "worst_vs_alone"}
     assert figures <= report.keys()
@@ -139,8 +140,12 @@ def test_devices_learn_together_on_a_tiny_backbone(small_world, tmp_path):
     told = report["results"]["splits"]["person"]
     arms = {"frozen", "alone", "federated", "federated + personal", "pooled"}
     assert [set(row["nll"]) for row in told["people"]] == [arms] * 2
-    (federation,) = told["federations"]
-    assert [line["answered"] for line in federation["log"]] == [2, 2]
+    dense, sparse = told["federations"]
+    for federation in (dense, sparse):
+        assert [line["answered"] for line in federation["log"]] == [2, 2]
+    up, less = (sum(line["bytes_up"] for line in one["log"]) for one in (dense, sparse))
+    assert less < up
+    assert "0.1 of an update" in shown
     # A round's update and weights, in 16 bits, cannot take less than the plugin does.
     assert report["results"]["bytes_round_device"] > 4 * 1000
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")

@@ -92,6 +92,19 @@ def test_shared_weights_come_of_everybodys_updates(tmp_path, cloud):
     assert "going on after round 2" in said
 
 
+def test_sparse_updates_lead_as_far_and_move_less(tmp_path, cloud):
+    homes = [home(tmp_path, cloud, number) for number in range(2)]
+    plan = Plan(devices=2, least=2, rounds=3, rate=0.3, kept=0.25)
+    told, devices, state, _ = federate(tmp_path, cloud, plan, homes)
+    assert [one["answered"] for one in told["log"]] == [2, 2, 2]
+    assert told["last"]["shared"] < told["last"]["frozen"]
+    # One round's share of each device, and no more, was moved in the first; all together more.
+    assert np.count_nonzero(state.weights["scale"]) > 16
+    for device in devices:
+        assert (device.settings.home / "federated" / "residual.safetensors").is_file()
+        assert find(device.settings.home) is not None
+
+
 def test_a_device_that_may_not_now_is_refused_and_learns_nothing(tmp_path, cloud):
     homes = [home(tmp_path, cloud, number) for number in range(2)]
     homes[1] = replace(homes[1], train_hours="03:00-03:00")

@@ -23,6 +23,9 @@ from cloud_service.federated.plan import Plan
         {"noise": 1.0},
         {"noise": 1.0, "clip": 1.0, "strategy": "fedadam"},
         {"noise": 1.0, "clip": 1.0, "delta": 1.0},
+        {"noise": 1.0, "clip": 1.0, "kept": 0.1},
+        {"kept": 1.1},
+        {"kept": -0.1},
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(wrong):

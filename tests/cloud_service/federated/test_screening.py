@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloud_service.federated.screening import screen, screen_figures
-from protocol.federation import ARRAYS, EXAMPLES, METRICS
+from protocol.federation import ARRAYS, EXAMPLES, METRICS, sparse
 
 WEIGHTS = {"a": np.full((2, 2), 3.0, np.float32), "b": np.zeros((), np.float32)}
 FIGURES = {EXAMPLES: 7, "loss": 2.0, "held-out": 3.0}
@@ -38,6 +38,34 @@ def test_an_update_is_added_to_the_exact_weights():
     np.testing.assert_array_equal(arrays["a"].numpy(), WEIGHTS["a"] + 0.5)
     assert arrays["b"].numpy() == np.float32(0.25)
     assert arrays["a"].numpy().dtype == np.float32
+
+
+def sparse_update(arrays=None, kept=0.5, device=1):
+    added = {name: array.astype(np.float32) for name, array in GOOD.items()}
+    return update(dict(sparse(added, kept)) | (arrays or {}), device=device)
+
+
+def test_a_sparse_update_is_added_where_it_has_numbers():
+    good, refused = screen([sparse_update()], WEIGHTS, private=False, kept=0.5)
+    assert (len(good), refused) == (1, [])
+    moved = good[0].content[ARRAYS]["a"].numpy() - WEIGHTS["a"]
+    assert sorted(moved.ravel().tolist()) == [0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        update,
+        lambda: sparse_update({"values": np.full(3, np.nan, np.float16)}),
+        lambda: sparse_update({"gaps": np.full(3, 9, np.uint16)}),
+        lambda: sparse_update(kept=1.0),
+        lambda: sparse_update({"values": np.zeros((3, 1), np.float16)}),
+    ],
+)
+def test_what_is_no_such_sparse_update_is_refused_and_the_others_stay(wrong):
+    good, refused = screen([wrong(), sparse_update(device=2)], WEIGHTS, False, 0.5)
+    assert [one.metadata.src_node_id for one in good] == [2]
+    assert [one.device for one in refused] == [1]
 
 
 def garbled():

@@ -129,6 +129,9 @@ def test_nothing_of_it_is_left_in_any_byte_of_the_home(learned):
     (aside / "prefix.json").write_text(SECRET)
     folder = next((home / "features").rglob("*.taps")).parent
     (folder / ".name.killed.part").write_text(SECRET)
+    (home / "federated").mkdir()
+    for unsent in ("round.safetensors", "residual.safetensors"):
+        (home / "federated" / unsent).write_text(SECRET)
     with Store(
         home / STORE
     ) as another:  # keeps the log from being deleted with the last connection
