@@ -25,9 +25,6 @@ from protocol.kit import KitFile, KitManifest
 
 MANIFEST = "manifest.json"
 
-NONE = "none"
-"""The compression of a recipe whose frozen matrices are stored as they are."""
-
 COMPILE_PAUSE = 3.0
 COMPILE_TRIES = 200
 """How long a kit may take to compile: ten minutes, asked for every three seconds."""
@@ -72,11 +69,6 @@ class Kit:
         if name not in self.manifest.files:
             raise DamagedKit(name, "is not in the kit")
         return self.folder / name
-
-    @property
-    def packed(self) -> bool:
-        """Whether frozen matrices are stored as codes, which the runtime has to arrange."""
-        return self.manifest.recipe_json.get("compression", NONE) != NONE
 
     def basis(self) -> Basis | None:
         """The public basis, mapped; None when the kit has none.

@@ -17,12 +17,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def onnx_session(
-    path: Path,
-    threads: int,
-    *,
-    arena: bool = False,
-    packed: bool = True,
-    profile: Path | None = None,
+    path: Path, threads: int, *, arena: bool = False, profile: Path | None = None
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` with the options that every graph here runs with.
 
@@ -31,7 +26,6 @@ def onnx_session(
         threads: For one operator; operators run one after another.
         arena: Keep the largest blocks it ever needed for the next run: a tenth faster where every
             run is alike and large.
-        packed: Whether the graph's constants are arranged anew for its products.
         profile: A folder for the graph as it is run, ``graph.onnx``, and for the times of its nodes.
     """
     # Imported late: commands that compute nothing do not pay for it.
@@ -45,10 +39,6 @@ def onnx_session(
     options.enable_mem_pattern = False
     # By default none: a device cannot spare what only the longest prompt ever needed.
     options.enable_cpu_mem_arena = arena
-    # Packed copies of frozen matrices, one for each product, would cost several times their memory and
-    # bring some percent of speed; codes are of no use unpacked.
-    if not packed:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     # Spinning threads would burn the time in which the device waits for the cloud.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:

@@ -40,7 +40,7 @@ class TailPlugin:
     def __init__(self, kit: Kit, weights: Mapping[str, Floats], threads: int) -> None:
         self.kit = kit
         self._weights = checked_weights(kit, weights)
-        self._session = onnx_session(kit.path("infer.onnx"), threads, packed=kit.packed)
+        self._session = onnx_session(kit.path("infer.onnx"), threads)
         self._kept = _nothing(kit)
         self._length = 0
 

@@ -54,7 +54,7 @@ class TrainingStep:
             profile: A folder for the graph as it is run and the times of its nodes; see ``profiled``.
         """
         path = kit.path("train.onnx")
-        self._session = onnx_session(path, threads, arena=True, packed=kit.packed, profile=profile)
+        self._session = onnx_session(path, threads, arena=True, profile=profile)
         taken = {taken.name for taken in self._session.get_inputs()}
         scored = len(shortlist.ids)
         rows = np.zeros((scored + sizes.own, kit.manifest.hidden), np.float32)

@@ -1,6 +1,5 @@
 import os
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ from safetensors.numpy import save_file
 
 from device_agent.atomic import replace_folder
 from device_agent.cloud.client import CloudClient, CloudUnreachable
-from device_agent.runtime.kits import COMPILE_TRIES, DamagedKit, Kit, KitStore, WrongBackbone
+from device_agent.runtime.kits import COMPILE_TRIES, DamagedKit, KitStore, WrongBackbone
 from protocol.errors import KitNotFound, KitNotReady
 from tests.device_agent.scripted_cloud import Answer, ScriptedCloud, json_answer
 from tests.device_agent.small_kit import HIDDEN, small_facts, small_kit, write_kit
@@ -309,11 +308,3 @@ def test_initial_weights_are_those_that_the_manifest_names(tmp_path):
 def test_a_file_that_the_kit_does_not_have_is_told(tmp_path):
     with pytest.raises(DamagedKit, match=r"grand\.onnx"):
         small_kit(tmp_path).path("grand.onnx")
-
-
-@pytest.mark.parametrize(("compression", "packed"), [("none", False), ("int8", True)])
-def test_only_codes_are_arranged_anew(tmp_path, compression, packed):
-    manifest = write_kit(tmp_path)
-    assert not Kit(manifest, tmp_path).packed
-    recipe = {**manifest.recipe_json, "compression": compression}
-    assert Kit(replace(manifest, recipe_json=recipe), tmp_path).packed == packed
