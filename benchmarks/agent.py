@@ -5,8 +5,9 @@ A plugin is trained on somebody's text; then `sideplug up` is started several ti
 it needs on the disk, and asked at once: the first token counts from the start of its process. Memory is the resident
 set of the daemon and of all its children, looked at every 50 ms and added up, so what both have mapped counts twice:
 idle (never asked anything), chatting (a chat held open, at most), and training (the chat goes on while a job trains, at
-most over the whole job). Beside it PSS and USS, which share out or leave out what is held in common. Requests a second
-are chats of two tokens each, by one client and by eight at once; the agent answers four at a time.
+most over the whole job). Beside it PSS and USS, which share out or leave out what is held in common: with the cloud on
+the same machine, too, so that on a device of its own PSS is somewhat more. Requests a second are chats of two tokens
+each, by one client and by eight at once; the agent answers four at a time.
 """
 
 import argparse
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> Outcome:
             Figure(
                 "pss_training_mb",
                 _mb(stages["training"].pss),
-                "PSS then: what they share counted once",
+                "PSS then: what is shared, with the cloud too, is divided",
             ),
             Figure("requests_per_second", rates[8], f"chats of {SHORT} tokens, 8 clients"),
             Figure("requests_per_second_1", rates[1], "the same, one client"),
