@@ -93,7 +93,7 @@ def load(folder: Path | None) -> Encoder:
 
     """
     name = folder.name if folder else "all-MiniLM-L6-v2"
-    folder = folder or _minilm()
+    folder = folder or minilm()
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = shape_of(config, CLASSES)
@@ -131,7 +131,14 @@ def batch_of(rows: Sequence[tuple[list[int], int]]) -> Batch:
     )
 
 
-def _minilm() -> Path:
+def minilm() -> Path:
+    """
+    The folder of MiniLM in Hugging Face layout, fetched once.
+
+    Raises:
+        TextError: It cannot be fetched.
+
+    """
     folder = cache() / "encoders" / "all-minilm-l6-v2"
     try:
         for file in _FILES:
