@@ -108,6 +108,10 @@ class TrainingStep:
         self._session.run_with_iobinding(self._binding, _releasing() if last else None)
         return float(self._results["loss"]), float(self._results["norm"])
 
+    def end(self) -> None:
+        """Give everything back but weights and moments: no further step is taken."""
+        self._session = self._binding = None
+
     def profiled(self) -> Path:
         """End the profile that was asked for; gives its file."""
         return Path(self._session.end_profiling())

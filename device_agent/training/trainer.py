@@ -111,6 +111,7 @@ class Trainer:
         self._save()
         if self._course.step:
             # Saved before: an epoch that is resumed must not remember a validation in its middle.
+            self._step.end()
             self._validate(on_progress)
         done = self._course.epoch * self._batches + self._course.step
         weights = self._best or self._copy()

@@ -88,3 +88,12 @@ def test_loading_weights_alone_forgets_the_moments(step):
     ours.load({"scale": np.ones(HIDDEN, np.float32)})
     assert ours.weights()["scale"].tolist() == [1] * HIDDEN
     assert not ours.state()["first.scale"].any()
+
+
+def test_weights_outlive_the_steps(step):
+    made, _ = step
+    made.run(1)
+    before = {name: array.copy() for name, array in made.weights().items()}
+    made.end()
+    assert all(np.array_equal(made.weights()[name], before[name]) for name in before)
+    assert set(made.state()) == {prefix + name for prefix in ("", "first.", "second.") for name in before}  # fmt: skip
