@@ -5,7 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,12 @@ def costs_of(
     """Seconds of a step by graph, whole and in memory-bound work, all graphs in turn."""
     say("measuring steps")
     acts = {name: lambda batch, s=step: s.run(batch, 1, 1e-5, 10) for name, step in steps.items()}
-    acts[EAGER] = EagerStep(encoder, threads).run
-    seconds: dict[str, list[float]] = {name: [] for name in acts}
-    for act in acts.values():  # what is allocated once is no step's
-        act(max(todo, key=lambda batch: batch.inputs["ids"].size))
-    for batch in todo:
-        for name, act in acts.items():
-            began = time.perf_counter()
-            act(batch)
-            seconds[name].append(time.perf_counter() - began)
+    seconds = _in_turn(acts, todo)
+    # Apart: torch's threads go on waiting in a loop for a while, on the next one's time.
+    seconds |= _in_turn({EAGER: EagerStep(encoder, threads).run}, todo)
     operators = _profile(encoder, graphs, list(steps), todo, threads)
     return {
-        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "seconds": seconds,
         "memory_seconds": {
             name: sum(s for kind, s in by.items() if kind not in ARITHMETIC)
             for name, by in operators.items()
@@ -51,6 +45,21 @@ def costs_of(
             axis: int(statistics.median(batch.sizes[axis] for batch in todo)) for axis in "BNU"
         },
     }
+
+
+def _in_turn(
+    acts: Mapping[str, Callable[[Batch], object]], todo: Sequence[Batch]
+) -> dict[str, float]:
+    """Median seconds of each act on all batches, a batch by every act before the next one."""
+    seconds: dict[str, list[float]] = {name: [] for name in acts}
+    for act in acts.values():  # what is allocated once is no step's
+        act(max(todo, key=lambda batch: batch.inputs["ids"].size))
+    for batch in todo:
+        for name, act in acts.items():
+            began = time.perf_counter()
+            act(batch)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _profile(
