@@ -94,9 +94,8 @@ def measured_apart(kit: Kit, tokens: int, threads: int) -> TrainingCost:
 
 def measure(kit: Kit, tokens: int, threads: int, folder: Path) -> TrainingCost:
     """Measure here; ``folder`` is for features and the checkpoint, which are read and written as in training."""
-    # Imported late: whoever only reads costs does not pay for it. The first three are what `sideplug
+    # Imported late: whoever only reads costs does not pay for it. The first two are what `sideplug
     # train` has in memory besides, from reading texts and fetching their features.
-    import httpx  # noqa: F401
     import tokenizers  # noqa: F401
 
     import device_agent.training.learning  # noqa: F401

@@ -32,6 +32,7 @@ CODE = Path(device_agent.__file__).parent
 SENDING = {
     "facts": lambda cloud: cloud.facts(),
     "tokenizer": lambda cloud: cloud.tokenizer(),
+    "kits": lambda cloud: cloud.kits(),
     "kit": lambda cloud: cloud.kit("small"),
     "kit_file": lambda cloud: list(cloud.kit_file("small-1", "head.bias")),
     "keep_prefix": lambda cloud: cloud.keep_prefix([1, 2, 3]),
