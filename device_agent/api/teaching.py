@@ -33,14 +33,17 @@ async def list_examples(request: Request) -> Response:
 
 
 async def add_examples(request: Request) -> Response:
-    """``POST /v1/examples``: ``{"text": …}``, ``{"messages": […]}``, or ``{"examples": [these, …]}``."""
+    """``POST /v1/examples``: ``{"text": …}``, ``{"messages": […]}``, ``{"source": …, "target": …}``, or ``{"examples": [these, …]}``.
+
+    ``source`` beside any but a pair says where they come from.
+    """
     body = await Body.of(request)
     given = body.value("examples")
     records = [body.record] if given is None else given
     if not isinstance(records, list) or not records:
         raise BadRequest("examples must be a list that is not empty", "examples")
     examples = [_example(record, place) for place, record in enumerate(records)]
-    source = body.text("source", "api")
+    source = "api" if "target" in body.record else body.text("source", "api")
     return JSONResponse(await run_in_threadpool(_keep, agent_of(request), examples, source), 201)
 
 

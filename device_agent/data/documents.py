@@ -91,14 +91,15 @@ def example_of(record: object) -> Example:
     """The example in one line of a JSONL file. Raises ValueError with the reason."""
     if not isinstance(record, dict):
         raise ValueError("is not an object")
-    if sum(name in record for name in ("text", "messages", "source")) != 1:
-        raise ValueError('needs either "text" or "messages" or "source"')
+    # Not "source": beside a text or messages, that says where they come from.
+    if sum(name in record for name in ("text", "messages", "target")) != 1:
+        raise ValueError('needs either "text", or "messages", or "source" and "target"')
     if "text" in record:
         return Example(text=_words(record["text"], '"text"'))
     if "messages" in record:
         return Example(messages=_turns(record["messages"]))
     # A pair is a conversation: so it can be learned with a backbone of either kind.
-    asked, answered = _words(record["source"], '"source"'), _words(record.get("target"), '"target"')
+    asked, answered = _words(record.get("source"), '"source"'), _words(record["target"], '"target"')
     return Example(messages=(("user", asked), ("assistant", answered)))
 
 

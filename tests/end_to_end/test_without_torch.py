@@ -109,4 +109,7 @@ def test_chat_answers_from_a_pipe(device):
         text=True,
         check=True,
     )
-    assert said.stdout.strip()
+    # Whatever it is, a plugin or the backbone: the same as when it is asked once.
+    spoken = device.run("run", "Lamp number 5?", "--max-tokens", "4").answer
+    assert spoken["tokens"] == 4
+    assert said.stdout == spoken["text"] + "\n"

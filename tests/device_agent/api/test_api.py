@@ -11,6 +11,7 @@ import numpy as np
 import openai
 import pytest
 
+from device_agent.cloud.link import STORE
 from device_agent.data.store import Store
 from device_agent.plugins import PluginStore
 from tests.device_agent.home import ASSISTANT, USER, add_plugin, toy_home
@@ -363,7 +364,7 @@ def test_a_correction_becomes_an_example(client, http, agent):
     answer = ask(client, "g", "me")
     body = {"completion": answer.id, "rating": "down", "correction": "h"}
     assert http.post("/v1/feedback", json=body).json()["example"] is True
-    with Store(agent.settings.home / "store.sqlite") as store:
+    with Store(agent.settings.home / STORE) as store:
         newest = store.examples()[-1]
         assert newest.example.messages == (("user", "g"), ("assistant", "h"))
         assert newest.source == "feedback"
@@ -514,3 +515,17 @@ def _wait_until_still(cloud):
         time.sleep(0.3)
         if len(cloud.requests) == before:
             return
+
+
+def test_source_says_where_an_example_comes_from_or_is_half_of_a_pair(tmp_path):
+    with toy_home(tmp_path) as (_cloud, settings), served(settings) as agent, agent.http() as http:
+        for body in (
+            {"text": "abc", "source": "page"},
+            {"source": "Long.", "target": "Short."},
+            {"examples": [{"source": "Longer.", "target": "Shorter."}], "source": "program"},
+        ):
+            assert http.post("/v1/examples", json=body).status_code == 201
+        with Store(settings.home / STORE) as store:
+            kept = [(one.source, one.example.messages) for one in store.examples()]
+    assert [source for source, _ in kept] == ["page", "api", "program"]
+    assert kept[1][1] == (("user", "Long."), ("assistant", "Short."))
