@@ -28,14 +28,12 @@ import httpx
 
 from benchmarks import texts
 from benchmarks.errors import ProcessFailed
+from benchmarks.lesson import taught
 from benchmarks.processes import running
 from benchmarks.prompts import PROMPTS
 from benchmarks.report import Figure, Outcome, Rows, say
 from benchmarks.residency import Residency, residency, watched
 from benchmarks.services import DEVICE, Cloud, Device, cloud, pull
-from benchmarks.windows import prepare
-from device_agent.cloud.link import Link
-from device_agent.settings import Settings
 
 NAME = "agent"
 HELP = "seconds to the first token, memory idle, chatting and training, requests a second"
@@ -76,6 +74,21 @@ class Agent:
         return httpx.Client(base_url=self.url, headers=headers, timeout=120.0, trust_env=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run has seen."""
+
+    starts: list[float]
+    """Seconds to the first token."""
+    chat_tokens_per_second: float
+    stages: dict[str, Residency]
+    training: list[Residency]
+    """While the job ran."""
+    rates: dict[int, float]
+    """Requests a second by clients."""
+    job: dict[str, Any]
+
+
 def run(args: argparse.Namespace) -> Outcome:
     """Trains a plugin, then starts the agent and asks it."""
     if args.quick:
@@ -87,62 +100,17 @@ def run(args: argparse.Namespace) -> Outcome:
         cloud(backbone, "auto", args.threads) as service,
     ):
         home = Path(folder, "home")
-        _teach(args, service, documents, home)
-        starts = []
-        for number in range(args.starts):
-            say(f"start {number + 1} of {args.starts}")
-            with _up(args, service, home) as agent:
-                starts.append(_first_token(agent))
-        with _up(args, service, home) as agent:
-            time.sleep(SETTLED)
-            idle = residency(agent.pid)
-            say("chatting")
-            with watched(agent.pid) as chatting:
-                tokens = _chat(agent, args.chats)
-            after = residency(agent.pid)
-            rates = {}
-            for clients in CLIENTS:
-                say(f"{args.requests} short requests by {clients}")
-                rates[clients] = _rate(agent, clients, args.requests)
-            say("chatting while a job trains")
-            with watched(agent.pid) as training:
-                job = _chat_through_a_job(agent, args.seed)
-    stages = {
-        "idle": idle,
-        "chatting": _most(chatting),
-        "after a chat": after,
-        "training": _most([look for look in training if look.children]),
-    }
+        _, version = taught(args, service, documents, home)
+        Device(home, service.url, args.threads).run("plugins", "use", version.version)
+        found = _look(args, service, home)
     return Outcome(
-        figures=[
-            Figure(
-                "first_token_seconds",
-                median(starts),
-                "from the start of `sideplug up` to a chat's first token",
-                at_most=3.0,
-            ),
-            Figure("rss_idle_mb", _mb(idle.rss), "the daemon, never asked anything"),
-            Figure("rss_chatting_mb", _mb(stages["chatting"].rss), "the most while it chats"),
-            Figure(
-                "rss_training_mb",
-                _mb(stages["training"].rss),
-                "the most of daemon and job together, chatting",
-                at_most=128,
-            ),
-            Figure(
-                "pss_training_mb",
-                _mb(stages["training"].pss),
-                "PSS then: what is shared, with the cloud too, is divided",
-            ),
-            Figure("requests_per_second", rates[8], f"chats of {SHORT} tokens, 8 clients"),
-            Figure("requests_per_second_1", rates[1], "the same, one client"),
-        ],
+        figures=_figures(found),
         results={
-            "starts": starts,
-            "chat_tokens_per_second": tokens,
-            "memory_mb": {name: look.to_json() for name, look in stages.items()},
-            "training_mb": [look.to_json() for look in training],
-            "job": job,
+            "starts": found.starts,
+            "chat_tokens_per_second": found.chat_tokens_per_second,
+            "memory_mb": {name: look.to_json() for name, look in found.stages.items()},
+            "training_mb": [look.to_json() for look in found.training],
+            "job": found.job,
         },
         seeds=[args.seed],
         settings={
@@ -154,24 +122,57 @@ def run(args: argparse.Namespace) -> Outcome:
             "requests": args.requests,
             "training_tokens": args.training_tokens,
         },
-        tables=[_table(stages)],
+        tables=[_table(found.stages)],
     )
 
 
-def _teach(
-    args: argparse.Namespace, service: Cloud, documents: Sequence[texts.Document], home: Path
-) -> None:
-    """A home with a plugin that has learned the text's first part, and all files in it."""
-    say(f"learning {args.training_tokens} tokens")
-    with Link(Settings(home=home, cloud=service.url, threads=args.threads)) as link:
-        link.kit()
-        held_out = min(texts.HELD_OUT_TOKENS, args.training_tokens // 3)
-        prepared = prepare(link, documents, args.training_tokens, held_out)
-    prepared.write_text("training", home / "training.jsonl")
-    device = Device(home, service.url, args.threads)
-    device.run("learn", str(home / "training.jsonl"))
-    version = device.run("train", "--seed", str(args.seed)).answer["version"]
-    device.run("plugins", "use", str(version))
+def _look(args: argparse.Namespace, service: Cloud, home: Path) -> Found:
+    """Starts the agent several times, then goes through its stages once."""
+    starts = []
+    for number in range(args.starts):
+        say(f"start {number + 1} of {args.starts}")
+        with _up(args, service, home) as agent:
+            starts.append(_first_token(agent))
+    with _up(args, service, home) as agent:
+        time.sleep(SETTLED)
+        idle = residency(agent.pid)
+        say("chatting")
+        with watched(agent.pid) as chatting:
+            tokens = _chat(agent, args.chats)
+        after = residency(agent.pid)
+        rates = {}
+        for clients in CLIENTS:
+            say(f"{args.requests} short requests by {clients}")
+            rates[clients] = _rate(agent, clients, args.requests)
+        say("chatting while a job trains")
+        with watched(agent.pid) as training:
+            job = _chat_through_a_job(agent, args.seed)
+    stages = {
+        "idle": idle,
+        "chatting": _most(chatting),
+        "after a chat": after,
+        "training": _most([look for look in training if look.children]),
+    }
+    return Found(starts, tokens, stages, training, rates, job)
+
+
+def _figures(found: Found) -> list[Figure]:
+    stages, training = found.stages, found.stages["training"]
+    about = "from the start of `sideplug up` to a chat's first token"
+    both = "the most of daemon and job together, chatting"
+    return [
+        Figure("first_token_seconds", median(found.starts), about, at_most=3.0),
+        Figure("rss_idle_mb", _mb(stages["idle"].rss), "the daemon, never asked anything"),
+        Figure("rss_chatting_mb", _mb(stages["chatting"].rss), "the most while it chats"),
+        Figure("rss_training_mb", _mb(training.rss), both, at_most=128),
+        Figure(
+            "pss_training_mb",
+            _mb(training.pss),
+            "PSS then: what is shared, with the cloud too, is divided",
+        ),
+        Figure("requests_per_second", found.rates[8], f"chats of {SHORT} tokens, 8 clients"),
+        Figure("requests_per_second_1", found.rates[1], "the same, one client"),
+    ]
 
 
 @contextmanager

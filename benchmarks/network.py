@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import texts
+from benchmarks.lesson import taught
 from benchmarks.lines import Line, line
 from benchmarks.picture import draw_panels
 from benchmarks.prompts import PROMPTS
 from benchmarks.report import Figure, Outcome, Rows, say
-from benchmarks.services import Cloud, Device, cloud, pull
+from benchmarks.services import cloud, pull
 from benchmarks.split import SplitModel
-from benchmarks.windows import Prepared, prepare
+from benchmarks.windows import Prepared
 from device_agent.cloud.link import Link
 from device_agent.generation.drafting import Drafting, Tally
 from device_agent.generation.sampling import Sampling
 from device_agent.generation.speaker import Speaker
-from device_agent.plugins import PluginStore, PluginVersion
+from device_agent.plugins import PluginVersion
 from device_agent.settings import AUTO, OFF, Settings
 
 NAME = "network"
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> Outcome:
         say(f"lines are made by {way.kind}")
         with cloud(backbone, "auto", args.threads, way.flags, way.within) as service:
             home = Path(folder, "home")
-            prepared, version = _trained(args, service, documents, home)
+            prepared, version = taught(args, service, documents, home)
             urls = {"near": service.url, "far": way.lead(service.url)}
             with ExitStack() as stack:
                 writers = _writers(stack, args, home, urls, version)
@@ -156,22 +157,6 @@ def run(args: argparse.Namespace) -> Outcome:
         },
         tables=[_table(cells)],
     )
-
-
-def _trained(
-    args: argparse.Namespace, service: Cloud, documents: Sequence[texts.Document], home: Path
-) -> tuple[Prepared, PluginVersion]:
-    """The text in its parts, and a plugin that has learned the first."""
-    say(f"learning {args.training_tokens} tokens")
-    with _link(args, home, service.url) as link:
-        link.kit()
-        held_out = min(texts.HELD_OUT_TOKENS, args.training_tokens // 3)
-        prepared = prepare(link, documents, args.training_tokens, held_out)
-    prepared.write_text("training", home / "training.jsonl")
-    device = Device(home, service.url, args.threads)
-    device.run("learn", str(home / "training.jsonl"))
-    device.run("train", "--seed", str(args.seed))
-    return prepared, PluginStore(home).versions()[-1]
 
 
 def _writers(
