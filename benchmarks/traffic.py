@@ -69,9 +69,10 @@ class Visitor:
         return answer
 
 
-async def decode(url: str, wants: Wants, prompt: Sequence[int], new: Sequence[int]) -> Talk:
-    """Prefills with a prompt, then sends ``new`` tokens one by one."""
-    talk = Talk()
+async def decode(
+    url: str, wants: Wants, prompt: Sequence[int], new: Sequence[int], talk: Talk
+) -> None:
+    """Prefills with a prompt, then sends ``new`` tokens one by one, and notes in ``talk`` what it met."""
     async with Visitor(url, wants) as visitor:
         answer = await visitor.step(prompt)
         before = time.perf_counter()
@@ -84,7 +85,6 @@ async def decode(url: str, wants: Wants, prompt: Sequence[int], new: Sequence[in
     states = versions.decode(answer)
     if not isinstance(states, States) or states.position != len(prompt) + len(new) - 1:
         raise BenchmarkError("the last answer does not hold the states of the last token")
-    return talk
 
 
 async def crowd(
@@ -104,21 +104,33 @@ async def crowd(
 
     """
     began = time.perf_counter()
-    talks = await asyncio.gather(
-        *(decode(url, wants, text[:prompt], text[prompt:]) for text in texts)
-    )
-    return list(talks), time.perf_counter() - began
+    talks = [Talk() for _ in texts]
+    await _all(url, wants, texts, prompt, talks)
+    return talks, time.perf_counter() - began
 
 
 async def disturbed(
     url: str, wants: Wants, texts: Sequence[Sequence[int]], prompt: int, long: Sequence[int]
 ) -> tuple[list[Talk], float, float]:
-    """The same with a long prefill in the middle; also when that began and when it had its answer."""
-    others = asyncio.create_task(crowd(url, wants, texts, prompt))
+    """The same with a long prefill once all decode; also when it began and when it had its answer."""
+    talks = [Talk() for _ in texts]
+    others = asyncio.create_task(_all(url, wants, texts, prompt, talks))
     async with Visitor(url, wants) as late:
-        await asyncio.sleep(0.5)
+        while not others.done() and not all(talk.gaps for talk in talks):
+            await asyncio.sleep(0.005)
         began = time.perf_counter()
         await late.step(long)
         ended = time.perf_counter()
-    talks, _ = await others
+    await others
     return talks, began, ended
+
+
+async def _all(
+    url: str, wants: Wants, texts: Sequence[Sequence[int]], prompt: int, talks: Sequence[Talk]
+) -> None:
+    await asyncio.gather(
+        *(
+            decode(url, wants, text[:prompt], text[prompt:], talk)
+            for text, talk in zip(texts, talks, strict=True)
+        )
+    )

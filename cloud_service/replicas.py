@@ -25,7 +25,7 @@ from cloud_service.keys import KeyStore
 from cloud_service.logs import log_to_stderr
 from cloud_service.registry import Registry
 from cloud_service.runner import State
-from cloud_service.serve import DRAIN_SECONDS, Tell
+from cloud_service.serve import DRAIN_SECONDS, Tell, spare_collector
 from cloud_service.service import build
 from cloud_service.settings import Settings
 
@@ -46,6 +46,7 @@ class Replica:
         log_to_stderr(settings.log_level)
         logging.disable_progress_bar()
         self._service = build(settings)
+        self._service.runner.on_loaded = spare_collector
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; its start begins to load the backbone."""

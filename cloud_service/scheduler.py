@@ -17,13 +17,13 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.pass_times import PassTimes
 from cloud_service.reading import Reading
 
-STRETCH = 2.0
+STRETCH = 1.5
 """How many times as long as one of brief steps only a pass may take while somebody decodes.
-Somebody's step may come just after such a pass has begun, and still be below three times."""
+Whose step comes just after such a pass has begun waits for that one and for its own: three times."""
 CALM_SECONDS = 0.25
 """How long a pass may take while nobody decodes: what the first step after the calm may wait."""
 RECENT_SECONDS = 2.0
-"""For so long after a brief step, the next one of its session is expected."""
+"""For so long after a brief step, or a prompt's last token, the session's next step is expected."""
 SMALLEST_CHUNK = 8
 """Tokens of the longest prefill that go into every pass, however slow."""
 MOST_TOKENS = 2048
@@ -47,7 +47,7 @@ class Scheduler:
         self._bulk = Turns()
         self._times = PassTimes()
         self._decoding: WeakKeyDictionary[Cache, float] = WeakKeyDictionary()
-        """When each session's last brief step was planned."""
+        """When each session last had all that it asked for planned."""
 
     def __len__(self) -> int:
         """Return how many readings wait, those that have begun included."""
@@ -75,8 +75,6 @@ class Scheduler:
             if reading.brief and total + reading.left <= MOST_TOKENS:
                 portions.append(Portion(reading, reading.left))
                 total += reading.left
-        for portion in portions:
-            self._decoding[portion.reading.cache] = self._clock()
         long = [reading for reading in waiting if not reading.brief]
         room = max(self._limit(long) - total, SMALLEST_CHUNK)
         for reading in long:
@@ -86,6 +84,7 @@ class Scheduler:
             count = max(min(reading.left, room), reading.least)
             portions.append(Portion(reading, count))
             room -= count
+        self._expect(portions)
         return portions
 
     def learn(self, portions: list[Portion], seconds: float) -> None:
@@ -93,6 +92,13 @@ class Scheduler:
         tokens = sum(portion.count for portion in portions)
         brief = all(portion.reading.brief for portion in portions)
         self._times.learn(tokens, seconds, brief)
+
+    def _expect(self, portions: list[Portion]) -> None:
+        """Note whose next step comes soon: of all that this pass reads to their end, texts apart."""
+        now = self._clock()
+        for reading, count in ((portion.reading, portion.count) for portion in portions):
+            if count == reading.left and not reading.bulk:
+                self._decoding[reading.cache] = now
 
     def _limit(self, long: list[Reading]) -> int:
         """Return the tokens that a pass with these long readings may hold."""
