@@ -1,12 +1,12 @@
 """
 How many devices does one machine serve?
 
-1, 4, 16, 32 and 64 devices, coroutines over HTTP, decode side by side behind prompts of 64 tokens,
-each token answered with four taps and the final state. What is divided by: the same 16 texts
-continued one after the other by transformers.generate, in its faster dtype and in f32. The tokens
-are the text's own: choosing them is the devices' work, and theirs is another machine.
-Then a prefill of 2,000 tokens arrives while 16 devices decode: `stall` is the 99th percentile of
-their waits until it is answered, divided by their median wait without it.
+1, 4, 16, 32 and 64 devices, coroutines over HTTP, prefill prompts of 64 tokens and, when all have, decode
+side by side until the last is done, each token answered with four taps and the final state. What is
+divided by: the same 16 texts continued one after the other by transformers.generate, in its faster
+dtype and in f32. The tokens are the text's own: choosing them is the devices' work, and theirs is
+another machine. Then a prefill of 2,000 tokens arrives while 16 devices decode: `stall` is the 99th
+percentile of their waits until it is answered, divided by their median wait without it.
 Where Language Pipes is installed, one client and 16 ask it to go on from the same texts as well.
 """
 
@@ -134,7 +134,7 @@ def _serve(
                 crowd(service.url, wants, _texts(ids, count, length), PROMPT)
             )
             gaps = [gap for talk in talks for gap in talk.gaps]
-            decoding = statistics.fmean(sum(talk.gaps) for talk in talks)
+            decoding = max(talk.ends[-1] for talk in talks) - min(talk.began for talk in talks)
             devices[count] = {
                 "tokens_per_second": count * args.new_tokens / decoding,
                 "tokens_per_second_with_prefill": count * args.new_tokens / seconds,

@@ -14,14 +14,20 @@ from protocol import versions
 from protocol.messages import SessionRequest, States, Tokens, Wants
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Talk:
-    """What one device met."""
+    """What one device met.
 
+    Attributes:
+        began: When it began to decode, on the clock of ``time.perf_counter``.
+        gaps: Seconds from there to the first answer, and from each answer to the next.
+        ends: When each of these answers had come, on the same clock.
+
+    """
+
+    began: float = 0.0
     gaps: list[float] = field(default_factory=list)
-    """Seconds from each answer to the next, prefill left out."""
     ends: list[float] = field(default_factory=list)
-    """When each of these answers had come, on the clock of ``time.perf_counter``."""
 
 
 class Visitor:
@@ -70,18 +76,22 @@ class Visitor:
 
 
 async def decode(
-    url: str, wants: Wants, prompt: Sequence[int], new: Sequence[int], talk: Talk
+    visitor: Visitor,
+    prompt: Sequence[int],
+    new: Sequence[int],
+    together: asyncio.Barrier,
+    talk: Talk,
 ) -> None:
-    """Prefills with a prompt, then sends ``new`` tokens one by one, and notes in ``talk`` what it met."""
-    async with Visitor(url, wants) as visitor:
-        answer = await visitor.step(prompt)
-        before = time.perf_counter()
-        for token in new:
-            answer = await visitor.step([token])
-            now = time.perf_counter()
-            talk.gaps.append(now - before)
-            talk.ends.append(now)
-            before = now
+    """Prefills with a prompt; with all the others then sends ``new`` tokens one by one."""
+    await visitor.step(prompt)
+    await together.wait()
+    before = talk.began = time.perf_counter()
+    for token in new:
+        answer = await visitor.step([token])
+        now = time.perf_counter()
+        talk.gaps.append(now - before)
+        talk.ends.append(now)
+        before = now
     states = versions.decode(answer)
     if not isinstance(states, States) or states.position != len(prompt) + len(new) - 1:
         raise BenchmarkError("the last answer does not hold the states of the last token")
@@ -91,7 +101,7 @@ async def crowd(
     url: str, wants: Wants, texts: Sequence[Sequence[int]], prompt: int
 ) -> tuple[list[Talk], float]:
     """
-    Devices that start together, each with a text of its own.
+    Devices that start together, each with a text of its own, and decode when all have prefilled.
 
     Args:
         url: Of the cloud.
@@ -128,9 +138,12 @@ async def disturbed(
 async def _all(
     url: str, wants: Wants, texts: Sequence[Sequence[int]], prompt: int, talks: Sequence[Talk]
 ) -> None:
-    await asyncio.gather(
-        *(
-            decode(url, wants, text[:prompt], text[prompt:], talk)
-            for text, talk in zip(texts, talks, strict=True)
-        )
-    )
+    together = asyncio.Barrier(len(texts))
+
+    async def one(text: Sequence[int], talk: Talk) -> None:
+        async with Visitor(url, wants) as visitor:
+            await decode(visitor, text[:prompt], text[prompt:], together, talk)
+
+    async with asyncio.TaskGroup() as group:
+        for text, talk in zip(texts, talks, strict=True):
+            group.create_task(one(text, talk))

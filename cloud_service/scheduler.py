@@ -1,9 +1,9 @@
 """
 Who is read next, and how much of it: one flat pass after another out of everything that waits.
 
-Brief steps, decode above all, go into every pass. What a pass may hold beside them is set by how
-long passes take here: long prefills come in chunks beside which the steps of others never take
-much longer than by themselves. Features of texts are read when no step waits, in chunks too, for
+Brief steps, decode above all, go into every pass. What every second pass may hold beside them is set
+by how long passes take here: long prefills come in chunks beside which the steps of others never
+take much longer than by themselves. Features of texts are read when no step waits, in chunks too, for
 a step may come. Within each kind, owners take turns.
 """
 
@@ -17,9 +17,9 @@ from cloud_service.backbones.pages import Cache
 from cloud_service.pass_times import PassTimes
 from cloud_service.reading import Reading
 
-STRETCH = 1.5
-"""How many times as long as one of brief steps only a pass may take while somebody decodes.
-Whose step comes just after such a pass has begun waits for that one and for its own: three times."""
+STRETCH = 2.0
+"""How many times as long as one of brief steps only a pass may take while somebody decodes. Whose step
+comes just after such a pass has begun waits for that one, and for a brief one: three times in all."""
 CALM_SECONDS = 0.25
 """How long a pass may take while nobody decodes: what the first step after the calm may wait."""
 RECENT_SECONDS = 2.0
@@ -48,6 +48,8 @@ class Scheduler:
         self._times = PassTimes()
         self._decoding: WeakKeyDictionary[Cache, float] = WeakKeyDictionary()
         """When each session last had all that it asked for planned."""
+        self._stretched = False
+        """Whether the last pass held some of what is not brief."""
 
     def __len__(self) -> int:
         """Return how many readings wait, those that have begun included."""
@@ -75,7 +77,10 @@ class Scheduler:
             if reading.brief and total + reading.left <= MOST_TOKENS:
                 portions.append(Portion(reading, reading.left))
                 total += reading.left
-        long = [reading for reading in waiting if not reading.brief]
+        # Those who waited for a chunk are not to wait beside another.
+        rest = self._stretched and bool(portions)
+        long = [] if rest else [reading for reading in waiting if not reading.brief]
+        self._stretched = bool(long)
         room = max(self._limit(long) - total, SMALLEST_CHUNK)
         for reading in long:
             if room <= 0:
