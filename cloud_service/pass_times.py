@@ -2,7 +2,7 @@
 
 
 class PassTimes:
-    """Seconds of a pass by its tokens, in powers of two, each a mean that forgets."""
+    """Seconds of a pass by its size in tokens, two sizes an octave, each a mean that forgets."""
 
     LARGEST = 4096
     """Tokens of the largest pass that is ever thought of."""
@@ -21,10 +21,10 @@ class PassTimes:
         self.brief: float | None = None
         """Seconds of a pass that holds brief steps only."""
 
-    def learn(self, tokens: int, seconds: float, brief: bool) -> None:
+    def learn(self, tokens: float, seconds: float, brief: bool) -> None:
         """Note a pass; ``brief`` when it held brief steps only."""
         self._passes += 1
-        size = _rounded(tokens)
+        size = next(one for one in _SIZES if one >= min(tokens, self.LARGEST))
         self._seconds[size] = self._mixed(self._seconds.get(size), seconds)
         self._last[size] = self._passes
         for old in [held for held, at in self._last.items() if self._passes - at > self._FORGOTTEN]:
@@ -33,13 +33,11 @@ class PassTimes:
             self.brief = self._mixed(self.brief, seconds)
 
     def tokens_within(self, seconds: float) -> int:
-        """Return the most tokens, a power of two, whose pass is expected to take so long at most."""
+        """Return the largest size whose pass is expected to take so long at most."""
         if not self._seconds:
             return self.FIRST
-        size = self.LARGEST
-        while size > 1 and self._expected(size) > seconds:
-            size //= 2
-        return size
+        within = (size for size in reversed(_SIZES) if self._expected(size) <= seconds)
+        return next(within, _SIZES[0])
 
     def _expected(self, size: int) -> float:
         # A larger pass takes no less, and one of twice the tokens at most twice as long.
@@ -60,5 +58,6 @@ class PassTimes:
         return now if before is None else (1 - self._NEWS) * before + self._NEWS * now
 
 
-def _rounded(tokens: int) -> int:
-    return 1 << (tokens - 1).bit_length()
+_SIZES: list[int] = sorted(
+    {size for n in range(13) for size in (2**n, 3 * 2**n // 2)} - {3 * 2**11}
+)

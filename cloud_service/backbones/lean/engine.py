@@ -19,6 +19,9 @@ from protocol.messages import States, Wants
 
 _ROOM = 64
 """Tokens by which the space for a pass grows."""
+_TOUCHED = 2**26
+"""Numbers of the store that are written at the start: to be given memory takes longer than a pass does,
+when sessions that began together need their next pages together."""
 
 
 class LeanBackbone:
@@ -50,8 +53,9 @@ class LeanBackbone:
         self._tokens = _ROOM
         numbers = shape.layers * 2 * shape.kv * shape.width * PAGE
         pages = max(1, kv_bytes // (4 * numbers))
-        # The system gives the memory page by page, when it is first written.
+        # The system gives the memory when it is first written.
         self._store = np.empty(pages * numbers, np.float32)
+        self._store[:_TOUCHED] = 0
         self.pool = PagePool(pages, 4 * numbers, self._copy)
 
     def read(self, spans: Sequence[Span]) -> list[States | None]:
