@@ -1,11 +1,13 @@
 """Figures of answers against what would have been right."""
 
 import random
-import re
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean
+from typing import Any
 
-_TOKEN = re.compile(r"[a-z0-9]+")
+ROUGE = ("rouge1", "rouge2", "rougeL")
+"""One word, two words in a row, and the longest common subsequence of words (Lin, "ROUGE", 2004)."""
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -29,15 +31,15 @@ def mean_absolute_error(answers: Sequence[str], right: Sequence[str]) -> float:
     return fmean(abs(float(a) - float(b)) for a, b in zip(answers, right, strict=True))
 
 
-def rouge_l(answer: str, reference: str) -> float:
-    """
-    F1 of the longest common subsequence of words (Lin, "ROUGE", 2004), in [0, 1].
+def rouge(answer: str, reference: str) -> dict[str, float]:
+    """F1 of each of ``ROUGE``, in [0, 1], without stemming."""
+    found = _rouge_scorer().score(reference, answer)
+    return {name: float(found[name].fmeasure) for name in ROUGE}
 
-    Words are runs of a-z and 0-9 in lower case, without stemming, as the package rouge-score cuts them.
-    """
-    ours, theirs = _TOKEN.findall(answer.lower()), _TOKEN.findall(reference.lower())
-    common = _longest_common(ours, theirs)
-    return 2 * common / (len(ours) + len(theirs)) if common else 0.0
+
+def rouge_l(answer: str, reference: str) -> float:
+    """The last of ``rouge``."""
+    return rouge(answer, reference)["rougeL"]
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -58,13 +60,9 @@ def _f1(pairs: Sequence[tuple[str, str]], label: str) -> float:
     return 2 * hits / named
 
 
-def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table at a time."""
-    row = [0] * (len(theirs) + 1)
-    for word in ours:
-        diagonal = 0
-        for place, other in enumerate(theirs, start=1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == other else max(above, row[place - 1])
-            diagonal = above
-    return row[-1]
+@cache
+def _rouge_scorer() -> Any:
+    # Imported late: it brings a whole library along for a stemmer that is not used.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(list(ROUGE))

@@ -1,10 +1,10 @@
-"""Metrics against sums done by hand and against what the package rouge-score 0.1.2 gives."""
+"""Metrics against sums done by hand."""
 
 from statistics import fmean
 
 import pytest
 
-from benchmarks.metrics import accuracy, bootstrap, macro_f1, mean_absolute_error, rouge_l
+from benchmarks.metrics import accuracy, bootstrap, macro_f1, mean_absolute_error, rouge, rouge_l
 
 
 def test_accuracy_and_error_by_hand():
@@ -34,6 +34,14 @@ def test_macro_f1_by_hand():
 def test_rouge_l_is_that_of_its_definition(answer, reference, expected):
     assert rouge_l(answer, reference) == pytest.approx(expected)
     assert rouge_l(reference, answer) == pytest.approx(expected)
+
+
+def test_rouge_counts_words_pairs_and_the_longest_subsequence():
+    # Of 4 and 4 words: 3 are common, 1 pair of 3 and 3 is, and 3 stand in the same order.
+    found = rouge("a library for shells", "a library of shells")
+    assert found == pytest.approx({"rouge1": 3 / 4, "rouge2": 1 / 3, "rougeL": 3 / 4})
+    swapped = rouge("shells library a for", "a library of shells")
+    assert swapped == pytest.approx({"rouge1": 3 / 4, "rouge2": 0, "rougeL": 1 / 4})
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_values():
