@@ -6,7 +6,7 @@ AdamW is Loshchilov and Hutter's (arXiv 1711.05101) with bias correction, as tor
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class AdamW:
     decay: float
     clip: float
     undecayed: frozenset[str]
+    plain: Mapping[str, float] = field(default_factory=dict)
+    """Weights without adaption, torch's SGD with the first moment's momentum; at how many times the rate."""
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the norm of all gradients together, ()."""
@@ -68,7 +70,10 @@ class AdamW:
             )
             if self.decay and name not in self.undecayed:
                 weight = weight * (1 - rate * self.decay)
-            weight = weight - first / (torch.sqrt(second) + EPSILON * spread) * pace
+            if name in self.plain:
+                weight = weight - first * (rate * self.plain[name] / (1 - keep_first))
+            else:
+                weight = weight - first / (torch.sqrt(second) + EPSILON * spread) * pace
             moved[name] = Moved(weight, first, second)
         return moved
 

@@ -14,7 +14,7 @@ from adapters.encodings import make_wire
 from adapters.errors import HeadMismatch
 from adapters.export import export
 from adapters.frozen import FrozenFile, freeze, round_states
-from adapters.graphs import infer_graph, train_graph
+from adapters.graphs import infer_graph, received_graph, train_graph
 from adapters.head import BLOCK, HeadWeights, write_head
 from adapters.kit_folder import describe, publish, read_kit
 from adapters.plan import Plan, kit_id, make_plan
@@ -104,7 +104,10 @@ def _write_graphs(draft: Path, plan: Plan, target: Target, progress: Progress) -
     }
     train, frozen = train_graph(plan, target), FrozenFile(draft)
     check_weights_used(train, initial, plan.recipe.dropout)
-    for graph in (infer_graph(plan, target), train):
+    graphs = [infer_graph(plan, target), train]
+    if target.shared:
+        graphs.append(received_graph(target))
+    for graph in graphs:
         progress(f"exporting {graph.name}")
         model = export(graph)
         freeze(model, graph.constants, frozen)
@@ -150,4 +153,5 @@ def _manifest(
         head_block=BLOCK,
         softcap=facts.logit_softcap,
         files=files,
+        shared=target.shared,
     )

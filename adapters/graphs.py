@@ -62,6 +62,23 @@ def train_graph(plan: Plan, target: Target) -> Graph:
     return Graph("train.onnx", (*batch, *clock, *state), outputs, run, frozen)
 
 
+def received_graph(target: Target) -> Graph:
+    """Return the graph by which a device's own weights follow the shared ones that have come anew."""
+    ports = {port.name: port for port in weight_ports(target)}
+    followers = tuple(ports[name] for name in target.followers)
+    shared = tuple(ports[name] for name in target.shared)
+    inputs = (*followers, *shared, *_prefixed("before.", shared))
+    names = _names(inputs)
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        found = dict(zip(names, values, strict=True))
+        before = {name: found.pop(f"before.{name}") for name in target.shared}
+        moved = target.received(found, before)
+        return tuple(moved[name] for name in target.followers)
+
+    return Graph("received.onnx", inputs, _prefixed("next.", followers), run)
+
+
 def weight_ports(target: Target) -> tuple[Port, ...]:
     """Return the weights in the order in which every graph takes them."""
     return tuple(Port(name, tuple(weight.shape)) for name, weight in target.named_parameters())
@@ -75,7 +92,8 @@ def _training_step(
     constants: Sequence[Constant],
 ) -> Callable[..., tuple[Tensor, ...]]:
     rule, loss = RULES[plan.recipe.rule](plan.recipe), LOSSES[plan.loss]
-    optimizer = AdamW(plan.recipe.betas, plan.recipe.decay, plan.recipe.clip, target.undecayed)
+    recipe = plan.recipe
+    optimizer = AdamW(recipe.betas, recipe.decay, recipe.clip, target.undecayed, target.plain)
 
     def run(*values: Tensor) -> tuple[Tensor, ...]:
         feeds = iter(values)
@@ -86,6 +104,11 @@ def _training_step(
         frozen = {constant.name: next(feeds) for constant in constants}
         bound = target.bound({**batch, **frozen})
         value, gradients = rule(bound, loss, weights, batch, plan.softcap, clock.count)
+        penalties = bound.penalty_gradient(weights)
+        gradients = {
+            name: gradient + penalties[name] if name in penalties else gradient
+            for name, gradient in gradients.items()
+        }
         norm = optimizer.norm(gradients)
         moved = optimizer.step(weights, gradients, moments, norm, clock)
         return (

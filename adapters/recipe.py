@@ -9,7 +9,7 @@ from typing import Any, cast
 from adapters.errors import RecipeRefused
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "target": ("ladder", "spa", "classifier", "tail"),
+    "target": ("ladder", "sparse_ladder", "spa", "classifier", "tail"),
     "mlp": ("expand", "narrow"),
     "selection": ("all",),
     "rule": ("backprop", "recompute", "pepita", "mempepita", "zeroth_order"),
@@ -155,8 +155,10 @@ class Recipe:
             raise RecipeRefused("taps", "rise from 0 to at most 1", self.taps)
         if self.target == "spa" and self.taps:
             raise RecipeRefused("taps", "be empty for spa, which reads every layer", self.taps)
-        if self.target == "spa" and self.rule != "backprop":
-            raise RecipeRefused("rule", "be backprop for spa, which is no chain", self.rule)
+        if self.target in ("spa", "sparse_ladder") and self.rule != "backprop":
+            raise RecipeRefused(
+                "rule", f"be backprop for {self.target}, which is no chain", self.rule
+            )
 
     def _check_tail(self) -> None:
         if self.target != "tail":
@@ -240,6 +242,7 @@ RECIPES: Mapping[str, Recipe] = {
         _ladder(name="ladder-recompute", rule="recompute"),
         _ladder(name="ladder-pepita", rule="pepita"),
         _ladder(name="ladder-mempepita", rule="mempepita"),
+        _ladder(name="ladder-thresholds", target="sparse_ladder"),
         # Every token is read 2 x queries times: fewer of them a step, as MobiZO keeps the product.
         _ladder(name="ladder-zeroth-order", rule="zeroth_order", batch_tokens=128, dropout=0.0),
         # Width, rate and dropout of the released module; one epoch there, more where texts are short.

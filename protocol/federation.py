@@ -1,7 +1,7 @@
 """
 What the server of a federation and its devices say to each other in one round. No engine, no sockets.
 
-The shared weights go down and an update comes up, both in binary16 by the names of the kit's weights.
+The shared weights, all of a kit's or those that it names, go down and an update comes up, both in binary16 by name.
 An update is what local training added to the weights that came: adding it to the exact weights on the
 server loses less than sending rounded weights back would.
 

@@ -154,6 +154,7 @@ class KitManifest:
         softcap: ``cap`` of ``cap * tanh(logits / cap)``, or None.
         files: Every file of the kit, by name.
         basis: Its public basis, or None: states travel whole.
+        shared: Names of the weights that a federation moves, where it is not all of them.
         encodings: What states can travel in by that basis, measured; the names of newer codecs
             are left out by a reader that does not know them.
     """
@@ -181,6 +182,7 @@ class KitManifest:
     files: Mapping[str, KitFile]
     basis: BasisSpec | None = None
     encodings: tuple[Measured, ...] = ()
+    shared: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -191,6 +193,11 @@ class KitManifest:
     def sequential(self) -> bool:
         """Whether the tokens of a text are computed with what came before them."""
         return bool(self.cache)
+
+    @property
+    def federated(self) -> tuple[WeightSpec, ...]:
+        """The weights that a federation moves, in their order."""
+        return tuple(one for one in self.weights if one.name in (self.shared or (one.name,)))
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
@@ -230,6 +237,8 @@ class KitManifest:
             encodings=_known(
                 read.optional("encodings", lambda name: read.values(name, MOST_ENCODINGS)) or ()
             ),
+            shared=read.optional("shared", lambda name: _names(read.values(name, MOST_WEIGHTS)))
+            or (),
         )
 
     def _problem(self) -> str:
@@ -248,6 +257,9 @@ class KitManifest:
             ),
             "an encoding is wider than the basis": all(map(self._has_basis_for, self.encodings)),
             "two weights share a name": len(set(names)) == len(names),
+            "it shares what is no weight of it": (
+                set(self.shared) <= set(names) and len(set(self.shared)) == len(self.shared)
+            ),
             "a file's name is not plain": all(map(is_file_name, self.files)),
         }
         return next((problem for problem, holds in checks.items() if not holds), "")
@@ -255,6 +267,12 @@ class KitManifest:
     def _has_basis_for(self, measured: Measured) -> bool:
         final, taps = measured.encoding.widths
         return self.basis is not None and final <= self.basis.final and taps <= self.basis.taps
+
+
+def _names(values: Sequence[object]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise MalformedMessage(reason="kit manifest: shared must be names of weights")
+    return tuple(map(str, values))
 
 
 def _known(encodings: Sequence[object]) -> tuple[Measured, ...]:

@@ -11,6 +11,7 @@ from adapters.targets.base import Target
 from adapters.targets.classifier import Classifier
 from adapters.targets.ladder import Ladder
 from adapters.targets.spa import Spa
+from adapters.targets.sparse_ladder import SparseLadder
 from adapters.targets.tail import Tail
 
 Layers = tuple[int, ...]
@@ -18,6 +19,12 @@ Layers = tuple[int, ...]
 
 def _ladder(recipe: Recipe, layers: Layers, hidden: int, blocks: BlockWeights | None) -> Target:
     return Ladder(len(layers), hidden, recipe.width, _generator(recipe))
+
+
+def _sparse_ladder(
+    recipe: Recipe, layers: Layers, hidden: int, blocks: BlockWeights | None
+) -> Target:
+    return SparseLadder(len(layers), hidden, recipe.width, _generator(recipe))
 
 
 def _spa(recipe: Recipe, layers: Layers, hidden: int, blocks: BlockWeights | None) -> Target:
@@ -43,6 +50,7 @@ def _generator(recipe: Recipe) -> torch.Generator:
 
 TARGETS: Mapping[str, Callable[[Recipe, Layers, int, BlockWeights | None], Target]] = {
     "ladder": _ladder,
+    "sparse_ladder": _sparse_ladder,
     "spa": _spa,
     "classifier": _classifier,
     "tail": _tail,

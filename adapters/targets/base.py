@@ -34,6 +34,15 @@ class Target(nn.Module, ABC):
     cache: tuple[int, ...] = ()
     """What the device keeps of each token for those that follow: the shape of one token's; () for nothing."""
 
+    plain: ClassVar[Mapping[str, float]] = {}
+    """Weights that move by their gradient with momentum, as torch's SGD, and at how many times the rate."""
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    """What a federation moves, where it is not all: the rest stays with each device."""
+
+    followers: ClassVar[tuple[str, ...]] = ()
+    """Those of the rest that move when the ``shared`` ones have come anew."""
+
     @abstractmethod
     def forward(self, taps: Tensor, final: Tensor, mask: Tensor | None) -> Tensor:
         """
@@ -49,6 +58,16 @@ class Target(nn.Module, ABC):
     def infer(self, taps: Tensor, final: Tensor) -> tuple[Tensor, ...]:
         """Return the state that the head reads, and behind it what is kept of the tokens, if anything."""
         return (self(taps, final, None),)
+
+    def penalty_gradient(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the gradient of what is added to the loss, of the weights that it reaches."""
+        return {}
+
+    def received(
+        self, weights: Mapping[str, Tensor], before: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the ``followers`` anew: ``weights`` are these and the ``shared`` ones, ``before`` the last of those."""
+        return {}
 
     def bound(self, inputs: Mapping[str, Tensor]) -> Self:
         """Return the target over its ``reads``, its frozen weights, and ``past`` where it infers."""

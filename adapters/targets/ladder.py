@@ -52,11 +52,11 @@ class Ladder(Chain):
         downs = self._downs(taps, final, mask).unbind(0)  # each (T, R)
         gates = torch.sigmoid(self.gate).unbind(0)  # each ()
         # A norm's scale goes into the matrix behind it: its gradient then costs no pass over tokens.
-        inners = (self.inner_scale.unsqueeze(2) * self.inner).unbind(0)  # each (R, 2R)
+        inners = (self.inner_scale.unsqueeze(2) * self.matrix("inner")).unbind(0)  # each (R, 2R)
         blocks = zip(
             inners,
             self.inner_bias.unbind(0),
-            self.outer.unbind(0),
+            self.matrix("outer").unbind(0),
             self.outer_bias.unbind(0),
             strict=True,
         )
@@ -71,9 +71,14 @@ class Ladder(Chain):
         up = self.up_scale.unsqueeze(1) * self.up  # (R, H)
         return final + torch.mm(side * _shrink(side), up)
 
+    def matrix(self, name: str) -> Tensor:
+        """Return a matrix of all rungs as ``forward`` uses it, (K + 1, inputs, neurons)."""
+        weight: Tensor = getattr(self, name)
+        return weight
+
     def _downs(self, taps: Tensor, final: Tensor, mask: Tensor | None) -> Tensor:
         """Return every rung's normed, projected state, (K + 1, T, R)."""
-        down = self.scale.unsqueeze(2) * self.down  # (K + 1, H, R)
+        down = self.scale.unsqueeze(2) * self.matrix("down")  # (K + 1, H, R)
         tapped, last = down.split((len(down) - 1, 1))
         # The norm divides behind the product, where a token is R numbers wide and not H.
         below = torch.bmm(taps, tapped) * _shrink(taps)

@@ -34,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("action", choices=("run", "status"))
     parser.add_argument("--name", default="default", help="of the federation (default: default)")
-    parser.add_argument("--recipe", dest="federated_recipe", default="ladder", metavar="NAME")
+    parser.add_argument(
+        "--recipe",
+        dest="federated_recipe",
+        default="ladder",
+        metavar="NAME",
+        help="whose kit is trained; of ladder-thresholds nothing but thresholds is shared (default: ladder)",
+    )
     parser.add_argument("--backbone", default=None, metavar="STR", help="a pulled backbone")
     where = parser.add_argument_group("where")
     where.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
@@ -103,7 +109,8 @@ def _run(
     admitted = None if args.admit is None else keys_in(args.admit)
     pulled = Registry(settings.cache).find(settings.backbone)
     manifest = compile_recipe(args.federated_recipe, pulled, settings.cache, say)
-    initial = load_file(settings.cache / "kits" / manifest.id / "initial.safetensors")
+    every = load_file(settings.cache / "kits" / manifest.id / "initial.safetensors")
+    initial = {weight.name: every[weight.name] for weight in manifest.federated}
     address = Address(settings.host, args.federated_port, settings.tls_cert, settings.tls_key)
     # An update has half of this; what frames it is small.
     most = 4 * sum(array.size for array in initial.values()) + 2**20

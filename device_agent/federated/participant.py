@@ -7,7 +7,7 @@ against what its person allows, before anything is computed.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, time
 
 import numpy as np
@@ -17,6 +17,7 @@ from device_agent.cloud.link import Link
 from device_agent.daemon.policy import within
 from device_agent.data.prefix import NO_PREFIX
 from device_agent.errors import DeviceError
+from device_agent.federated.own import Own
 from device_agent.federated.residual import sparse_update
 from device_agent.federated.shared import CHECKPOINT, FOLDER, Shared, keep
 from device_agent.runtime.arithmetic import one_thread
@@ -70,7 +71,7 @@ class Update:
     """What local training gave."""
 
     added: Mapping[str, Floats]
-    """New weights less those that came, by name."""
+    """New shared weights less those that came, by name."""
     tokens: int
     """Learned from."""
     loss: float
@@ -108,6 +109,7 @@ class Participant:
         self._home, self._settings = link.settings.home, link.settings
         self._watcher, self._now = watcher, now
         self._kit, self._corpus = _prepared(link, watcher)
+        self._own = Own(self._home, self._kit) if self._kit.manifest.shared else None
         self._options = TrainingOptions.of(
             self._kit.manifest.schedule, {"threads": link.settings.threads, "patience": 0}
         )
@@ -146,6 +148,7 @@ class Participant:
             | {"rate": asked.rate, "epochs": asked.epochs, "seed": asked.seed + asked.number},
         )
         path = self._home / FOLDER / CHECKPOINT
+        begun = dict(weights) if self._own is None else self._own.begun(asked.number, weights)
         with training_lock(self._home), one_thread():
             rows = self._corpus.training()
             trainer = Trainer(
@@ -154,14 +157,16 @@ class Participant:
                 rows,
                 self._held_out(),
                 options,
-                self._run(shared, options, asked),
+                self._run(replace(shared, weights=begun), options, asked),
                 path,
-                Start(weights, rival=False, proximal=asked.proximal),
+                Start(begun, rival=False, proximal=asked.proximal),
             )
             trained = trainer.train(self._watcher.training, self._watcher.stop)
             if trained.ending == "stopped":
                 raise KeyboardInterrupt
             path.unlink(missing_ok=True)
+        if self._own is not None:
+            self._own.keep(asked.number, trained.weights, weights)
         keep(self._home, shared)
         last = trained.course.history[-1]
         added = {name: np.asarray(trained.weights[name] - array) for name, array in weights.items()}
@@ -184,10 +189,15 @@ class Participant:
             OtherKit, NotNow: See ``check``.
         """
         self.check(asked)
+        every = dict(weights)
+        if self._own is not None:
+            # They come behind the last round, as those of another round would.
+            every = self._own.begun(asked.number + 1, weights)
+            self._own.keep(asked.number + 1, every, weights)
         keep(self._home, Shared(asked.kit, asked.number, asked.rounds, weights))
         with one_thread():
             head = Head(self._kit, self._options.threads)
-            plugin = plugin_of(self._kit, dict(weights), self._options.threads)
+            plugin = plugin_of(self._kit, every, self._options.threads)
             scored = evaluate(self._kit.manifest, head, plugin, self._held_out())
         shared = scored.base if scored.plugin is None else scored.plugin
         return Received(scored.tokens, scored.base, shared)
@@ -211,8 +221,8 @@ class Participant:
 
 
 def shapes_of(manifest: KitManifest) -> Shapes:
-    """Shapes of a kit's weights by name."""
-    return {weight.name: tuple(weight.shape) for weight in manifest.weights}
+    """Shapes of the weights that a kit shares, by name."""
+    return {weight.name: tuple(weight.shape) for weight in manifest.federated}
 
 
 def _prepared(link: Link, watcher: Watcher) -> tuple[Kit, Corpus]:

@@ -7,7 +7,7 @@ and what is sent in a round is made from these weights alone.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.atomic import write_whole
 from device_agent.errors import DeviceError
+from device_agent.federated.carried import Carried
 from protocol.kit import KitManifest
 
 FOLDER = "federated"
@@ -23,6 +24,8 @@ CHECKPOINT = "round.safetensors"
 """Of a round that was killed."""
 RESIDUAL = "residual.safetensors"
 """What the last update left out."""
+OWN = "own.safetensors"
+"""All weights as trained here, of a kit that shares only some."""
 
 
 class DamagedShared(DeviceError):
@@ -43,7 +46,7 @@ class Shared:
     round: int
     rounds: int
     weights: Mapping[str, NDArray[np.float32]]
-    """By name, in the kit's shapes."""
+    """By name, in the kit's shapes: those that the kit shares."""
 
     @property
     def digest(self) -> str:
@@ -83,9 +86,23 @@ def find(home: Path) -> Shared | None:
 
 
 def of_kit(home: Path, manifest: KitManifest) -> Shared | None:
-    """What training with a kit begins with; None when what is here belongs to another kit."""
+    """What training with a kit begins with, all of its weights; None when there is nothing of this kit.
+
+    Of a kit that shares only some weights the others are this device's own.
+    """
     found = find(home)
-    return found if found is not None and found.kit == manifest.id else None
+    if found is None or found.kit != manifest.id:
+        return None
+    if not manifest.shared:
+        return found
+    own = own_weights(home, manifest).latest()
+    return None if own is None else replace(found, weights={**own, **found.weights})
+
+
+def own_weights(home: Path, manifest: KitManifest) -> Carried:
+    """What this device carries from round to round of a kit that shares only some weights."""
+    shapes = {weight.name: tuple(weight.shape) for weight in manifest.weights}
+    return Carried(home / FOLDER / OWN, {"kit": manifest.id}, shapes)
 
 
 def forget(home: Path) -> bool:
@@ -98,7 +115,7 @@ def forget(home: Path) -> bool:
 
 def forget_own(home: Path) -> None:
     """Delete what is made of this person's text alone, and was not sent."""
-    for name in (CHECKPOINT, RESIDUAL):
+    for name in (CHECKPOINT, RESIDUAL, OWN):
         (home / FOLDER / name).unlink(missing_ok=True)
 
 

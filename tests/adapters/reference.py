@@ -46,7 +46,35 @@ def spa(weights: dict[str, Tensor], taps: Tensor, final: Tensor, mask: Tensor | 
     return functional.relu(side) @ weights["up"] + weights["up_bias"]
 
 
-TARGETS = {"ladder": ladder, "spa": spa}
+def sparse_ladder(
+    weights: dict[str, Tensor], taps: Tensor, final: Tensor, mask: Tensor | None
+) -> Tensor:
+    """The ladder over matrices with zeros for every neuron whose weights are no larger than its threshold."""
+    pruned = dict(weights)
+    for name in ("down", "inner", "outer"):
+        rungs = []
+        for weight, threshold in zip(weights[name], weights[f"{name}_threshold"], strict=True):
+            above = weight.abs().mean(0) - threshold
+            if (above > 0).float().mean() <= 0.01:
+                above = weight.abs().mean(0)
+            rungs.append(weight * Step.apply(above))
+        pruned[name] = torch.stack(rungs)
+    return ladder(pruned, taps, final, mask)
+
+
+class Step(torch.autograd.Function):
+    """1 above zero; backwards the identity, as the publication's released code has it."""
+
+    @staticmethod
+    def forward(ctx, above):
+        return (above > 0).float()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope
+
+
+TARGETS = {"ladder": ladder, "spa": spa, "sparse_ladder": sparse_ladder}
 
 
 def logits(state: Tensor, rows: Tensor, bias: Tensor, softcap: float | None) -> Tensor:

@@ -83,9 +83,12 @@ def test_spa_reads_every_layer_or_is_refused():
 
 
 @pytest.mark.parametrize("rule", ["recompute", "pepita", "mempepita", "zeroth_order"])
-def test_rules_that_take_a_network_apart_are_refused_for_spa(rule):
-    with pytest.raises(RecipeRefused, match="rule must be backprop for spa"):
-        replace(RECIPES["spa"], rule=rule)
+@pytest.mark.parametrize(
+    ("name", "target"), [("spa", "spa"), ("ladder-thresholds", "sparse_ladder")]
+)
+def test_rules_that_take_a_network_apart_are_refused_for_what_is_no_chain(name, target, rule):
+    with pytest.raises(RecipeRefused, match=f"rule must be backprop for {target}"):
+        replace(RECIPES[name], rule=rule)
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,23 @@ def test_other_good_manifests_pass(change):
         ("files", {"a": FILE | {"sha256": "B" * 64}}),
         ("files", {"a": None}),
         ("files", {f"file{i}": FILE for i in range(65)}),
+        ("shared", ["another"]),
+        ("shared", ["gate", "gate"]),
+        ("shared", [3]),
+        ("shared", "gate"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(MalformedMessage):
         KitManifest.from_json(KIT.to_json() | {name: value})
+
+
+def test_a_federation_moves_what_is_shared_and_without_a_word_everything():
+    assert [one.name for one in KIT.federated] == ["blocks.0.down", "gate"]
+    some = KitManifest.from_json(KIT.to_json() | {"shared": ["gate"]})
+    assert [one.name for one in some.federated] == ["gate"]
+    older = {name: value for name, value in KIT.to_json().items() if name != "shared"}
+    assert KitManifest.from_json(older) == KIT
 
 
 def test_tokens_are_computed_in_sequence_where_something_of_them_is_kept():

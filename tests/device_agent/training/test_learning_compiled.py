@@ -36,6 +36,9 @@ RECIPES = (
     Recipe(name="short", taps=(0.5, 1.0), width=16, shortlist=96, negatives=32, rate=1e-2),
     Recipe(name="whole", taps=(0.5, 1.0), width=16, loss="full", rate=1e-2),
     Recipe(name="spa", target="spa", taps=(), width=16, rate=1e-2, shortlist=96, negatives=32),
+    Recipe(
+        name="sparse", target="sparse_ladder", taps=(0.5, 1.0), width=16, loss="full", rate=1e-2
+    ),
 )
 STORY = " ".join(TRAINING_TEXT[:3] * 40)
 
@@ -69,7 +72,7 @@ def train(settings, examples, **chosen):
         return learn(link, {"threads": 1, **chosen}, Watcher())
 
 
-@pytest.mark.parametrize("recipe", ["short", "whole", "spa"])
+@pytest.mark.parametrize("recipe", ["short", "whole", "spa", "sparse"])
 def test_every_recipe_learns(served, settings, recipe):
     settings = replace(settings, recipe=served[1][recipe])
     lesson = train(settings, [Example(text=STORY)], epochs=8)
@@ -79,7 +82,7 @@ def test_every_recipe_learns(served, settings, recipe):
     assert lesson.promoted
 
 
-@pytest.mark.parametrize("recipe", ["short", "whole", "spa"])
+@pytest.mark.parametrize("recipe", ["short", "whole", "spa", "sparse"])
 def test_writing_over_what_is_read_changes_nothing(served, settings, recipe):
     with Link(replace(settings, recipe=served[1][recipe])) as link:
         kit = link.kit()
