@@ -70,7 +70,7 @@ class Federation:
         found = record.load()
         self.state = found or State(dict(initial))
         if found is not None:
-            restore(self._strategy, found.moments)
+            restore(self._strategy, found.moments, found.weights)
             restore_accounting(self._strategy, found.accounting)
             say(f"going on after round {found.round}")
 

@@ -112,21 +112,22 @@ def moments(strategy: Strategy) -> Named:
             for part, held in parts.items()
             for name, array in held.items()
         }
-    if isinstance(inner, FedAvgM):
-        held = inner.momentum_vector or []
-        return {f"momentum.{i}": np.asarray(array, np.float32) for i, array in enumerate(held)}
+    if isinstance(inner, FedAvgM) and inner.momentum_vector and inner.current_arrays:
+        # Flower has them in the order of the weights, which need not be that of the next start.
+        named = zip(inner.current_arrays, inner.momentum_vector, strict=True)
+        return {f"momentum.{name}": np.asarray(array, np.float32) for name, array in named}
     return {}
 
 
-def restore(strategy: Strategy, held: Named) -> None:
-    """Give back what ``moments`` told."""
+def restore(strategy: Strategy, held: Named, names: Iterable[str]) -> None:
+    """Give back what ``moments`` told; ``names`` are the weights in the order in which they are sent now."""
     inner = _inner(strategy)
     if not held:
         return
     if isinstance(inner, FedAdam):
         inner.m_t, inner.v_t = _under("first.", held), _under("second.", held)
     elif isinstance(inner, FedAvgM):
-        inner.momentum_vector = [held[f"momentum.{i}"] for i in range(len(held))]
+        inner.momentum_vector = [held[f"momentum.{name}"] for name in names]
 
 
 def accounting(strategy: Strategy) -> dict[str, object] | None:
