@@ -9,7 +9,8 @@ that part better than the frozen backbone, and better than the version before. C
 training and keeps the best so far. A run that was interrupted, in whatever way, goes on where it was.
 
 With --memory SIZE or --time, each recipe that the cloud offers is first measured on this device, once,
-for some seconds; the one that is then trained by, and why, is said in a sentence. --recipe names it instead.
+for some seconds on one thread, two, and so on up to --threads; the one that is then trained by, and why,
+is said in a sentence. --recipe names it instead.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     choice = None
     if bounds != Bounds():
         choice = _choose(settings, chosen, bounds, args.recipe)
-        settings = replace(settings, recipe=choice.recipe)
+        settings = replace(settings, recipe=choice.recipe, threads=choice.threads)
         chosen |= {"batch_tokens": choice.tokens, "epochs": choice.epochs}
         chosen["max_seconds"] = chosen["max_seconds"] or bounds.seconds
     lesson = train(settings, chosen, args.fresh)
@@ -113,8 +114,8 @@ def _choose(
         examples = link.store.examples()
         if not examples:
             raise NothingToLearn()
-        costs = CostFile(settings.home, settings.threads)
-        choice = choose_here(link, examples, bounds, chosen, recipe, screen, costs)
+        costs, threads = CostFile(settings.home), settings.threads
+        choice = choose_here(link, examples, bounds, chosen, recipe, threads, screen, costs)
         screen.note(choice.reason)
         return choice
 

@@ -21,34 +21,34 @@ class CostFile:
 
     Args:
         home: The folder.
-        threads: Of all measurements.
     """
 
-    def __init__(self, home: Path, threads: int) -> None:
-        self._path, self._threads = home / FILE, threads
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE
         self._machine = _machine()
         self._costs = _read(self._path, self._machine)
 
-    def knows(self, kit: Kit, tokens: int) -> bool:
+    def knows(self, kit: Kit, tokens: int, threads: int) -> bool:
         """Whether this has been measured."""
-        return self._key(kit, tokens) in self._costs
+        return _key(kit, tokens, threads) in self._costs
 
-    def cost(self, kit: Kit, tokens: int) -> TrainingCost:
-        """What training by a kit with so many tokens a step costs.
+    def cost(self, kit: Kit, tokens: int, threads: int) -> TrainingCost:
+        """What training by a kit with so many tokens a step, on so many threads, costs.
 
         Raises:
             NotMeasured: It cannot be trained with.
         """
-        key = self._key(kit, tokens)
+        key = _key(kit, tokens, threads)
         if key not in self._costs:
-            self._costs[key] = measured_apart(kit, tokens, self._threads)
+            self._costs[key] = measured_apart(kit, tokens, threads)
             costs = {name: cost.to_json() for name, cost in self._costs.items()}
             whole = {"machine": self._machine, "costs": costs}
             write_whole(self._path, json.dumps(whole).encode())
         return self._costs[key]
 
-    def _key(self, kit: Kit, tokens: int) -> str:
-        return f"{kit.manifest.id}, {tokens} tokens, {self._threads} threads"
+
+def _key(kit: Kit, tokens: int, threads: int) -> str:
+    return f"{kit.manifest.id}, {tokens} tokens, {threads} threads"
 
 
 def _machine() -> str:

@@ -17,12 +17,15 @@ EXACT = ("backprop", "recompute")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A recipe with so many tokens a step, and what it costs here."""
+    """A recipe with so many tokens a step on so many threads, and what it costs here."""
 
     recipe: str
     rule: str
     tokens: int
     """Most of a step."""
+
+    threads: int
+    """For one operator."""
 
     steps: int
     """Of an epoch over everything that is to be learned."""
@@ -51,6 +54,9 @@ class Choice:
     recipe: str
     tokens: int
     """Most of a step."""
+
+    threads: int
+    """For one operator."""
 
     epochs: int
     """One at least: where there is no time for it, it is cut short."""
@@ -85,7 +91,7 @@ def choose(candidates: Sequence[Candidate], bounds: Bounds) -> Choice:
     epochs = max(1, best.within(bounds.seconds))
     large = [it for it in candidates if it not in small]
     why = [_plan(best, epochs, bounds), *_against(best, others, large)]
-    return Choice(best.recipe, best.tokens, epochs, "; ".join(why))
+    return Choice(best.recipe, best.tokens, best.threads, epochs, "; ".join(why))
 
 
 def _rank(it: Candidate, bounds: Bounds) -> tuple[bool, float, float]:
@@ -97,12 +103,16 @@ def _plan(best: Candidate, epochs: int, bounds: Bounds) -> str:
     times = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     seconds = best.cost.seconds(best.steps, epochs)
     told = (
-        f"training by {best.recipe}, {best.tokens} tokens a step: about"
+        f"training by {best.recipe}, {best.tokens} tokens a step on {_threads(best)}: about"
         f" {size_in_words(best.cost.peak)} and {seconds_in_words(seconds)} for {times} on this device"
     )
     if bounds.seconds is not None and seconds > bounds.seconds:
         told += f", of which there is time for {seconds_in_words(bounds.seconds)}"
     return told
+
+
+def _threads(best: Candidate) -> str:
+    return "1 thread" if best.threads == 1 else f"{best.threads} threads"
 
 
 def _against(best: Candidate, others: Sequence[Candidate], large: Sequence[Candidate]) -> list[str]:

@@ -26,6 +26,7 @@ def choose_here(
     bounds: Bounds,
     chosen: Mapping[str, object],
     recipe: str | None,
+    threads: int,
     watcher: Watcher,
     costs: CostFile,
 ) -> Choice:
@@ -38,6 +39,7 @@ def choose_here(
         chosen: Training options that are settled: ``batch_tokens``, ``epochs``; None for a kit's own,
             or fewer tokens where these take too much memory.
         recipe: The only one to be considered; None for all on offer.
+        threads: The most that there may be; small steps can be faster on fewer.
         watcher: Told what is measured.
         costs: What is known.
 
@@ -55,7 +57,7 @@ def choose_here(
             continue
         kit = matching_kit(link, name, watcher)
         try:
-            candidates.append(_candidate(kit, rows, bounds, chosen, watcher, costs))
+            candidates.append(_candidate(kit, rows, bounds, chosen, threads, watcher, costs))
         except NotMeasured as error:
             watcher.note(f"left out: {error}")
             failures.append(error)
@@ -71,27 +73,38 @@ def _candidate(
     rows: "_Rows",
     bounds: Bounds,
     chosen: Mapping[str, object],
+    threads: int,
     watcher: Watcher,
     costs: CostFile,
 ) -> Candidate:
-    """A kit with as many tokens a step as there is memory for."""
+    """A kit with as many tokens a step as there is memory for, on the threads that are fastest so."""
     schedule, settled = kit.manifest.schedule, chosen.get("batch_tokens")
     sizes = [int(str(settled))] if settled else _sizes(schedule.batch_tokens)
 
-    def cost(tokens: int) -> TrainingCost:
-        if not costs.knows(kit, tokens):
-            watcher.note(f"measuring {kit.manifest.recipe}, {tokens} tokens a step")
-        return costs.cost(kit, tokens)
+    def cost(tokens: int, threads: int) -> TrainingCost:
+        if not costs.knows(kit, tokens, threads):
+            told = f"{tokens} tokens a step, threads: {threads}"
+            watcher.note(f"measuring {kit.manifest.recipe}, {told}")
+        return costs.cost(kit, tokens, threads)
 
-    fitting = (it for it in sizes if bounds.memory is None or cost(it).peak <= bounds.memory)
+    def fits(found: TrainingCost) -> bool:
+        return bounds.memory is None or found.peak <= bounds.memory
+
+    def best(tokens: int) -> int:
+        found = {count: cost(tokens, count) for count in _counts(threads)}
+        return min(found, key=lambda count: (not fits(found[count]), found[count].step))
+
+    fitting = (size for size in sizes if fits(cost(size, best(size))))
     tokens = next(fitting, sizes[-1])
+    count = best(tokens)
     return Candidate(
         kit.manifest.recipe,
         str(kit.manifest.recipe_json.get("rule", EXACT[0])),
         tokens,
+        count,
         -(-rows.count(kit) // tokens),
         int(str(chosen.get("epochs") or schedule.epochs)),
-        cost(tokens),
+        cost(tokens, count),
     )
 
 
@@ -101,6 +114,12 @@ def _sizes(most: int) -> list[int]:
     while sizes[-1] // 2 >= LEAST_TOKENS:
         sizes.append(sizes[-1] // 2)
     return sizes
+
+
+def _counts(most: int) -> list[int]:
+    """Threads: one, then twice and twice again, and the most."""
+    counts = [2**power for power in range(most.bit_length()) if 2**power < most]
+    return [*counts, most]
 
 
 class _Rows:

@@ -40,26 +40,26 @@ def test_a_kit_that_cannot_train_is_named(kit):
 
 
 def test_what_was_measured_is_not_measured_again(kit, tmp_path):
-    found = CostFile(tmp_path, 1).cost(kit, 32)
+    found = CostFile(tmp_path).cost(kit, 32, 1)
     break_training(kit)
-    again = CostFile(tmp_path, 1)
-    assert again.knows(kit, 32)
-    assert again.cost(kit, 32) == found
+    again = CostFile(tmp_path)
+    assert again.knows(kit, 32, 1)
+    assert again.cost(kit, 32, 1) == found
     # Other steps and other threads are other costs.
     for tokens, threads in ((16, 1), (32, 2)):
         with pytest.raises(NotMeasured):
-            CostFile(tmp_path, threads).cost(kit, tokens)
+            again.cost(kit, tokens, threads)
 
 
 def test_costs_of_another_machine_or_of_a_damaged_file_are_measured_anew(kit, tmp_path):
-    CostFile(tmp_path, 1).cost(kit, 32)
+    CostFile(tmp_path).cost(kit, 32, 1)
     path = tmp_path / FILE
     good = json.loads(path.read_text())
     cost = {"step": 0, "scoring": 1, "peak": 1}
     for bad in ({**good, "machine": "another"}, {**good, "costs": [1]}, {**good, "costs": {"it": cost}}, []):  # fmt: skip
         path.write_text(json.dumps(bad))
-        assert not CostFile(tmp_path, 1).knows(kit, 32)
+        assert not CostFile(tmp_path).knows(kit, 32, 1)
     path.write_bytes(b"\xff")
-    assert not CostFile(tmp_path, 1).knows(kit, 32)
+    assert not CostFile(tmp_path).knows(kit, 32, 1)
     path.write_text(json.dumps(good))
-    assert CostFile(tmp_path, 1).knows(kit, 32)
+    assert CostFile(tmp_path).knows(kit, 32, 1)

@@ -11,7 +11,7 @@ MB = 1_000_000
 
 
 def candidate(recipe, peak, step=1.0, rule="backprop", tokens=512, steps=10, epochs=2):
-    return Candidate(recipe, rule, tokens, steps, epochs, TrainingCost(step, 1.0, peak * MB))
+    return Candidate(recipe, rule, tokens, 2, steps, epochs, TrainingCost(step, 1.0, peak * MB))
 
 
 LADDER = candidate("ladder", 170)
@@ -22,7 +22,8 @@ ALL = [FORWARD, LEAN, LADDER]
 
 def test_the_fastest_exact_gradient_is_taken_when_there_is_room():
     choice = choose(ALL, Bounds(memory=200 * MB, seconds=600))
-    assert (choice.recipe, choice.tokens, choice.epochs) == ("ladder", 512, 2)
+    assert (choice.recipe, choice.tokens, choice.threads, choice.epochs) == ("ladder", 512, 2, 2)
+    assert "512 tokens a step on 2 threads" in choice.reason
     assert "lean would take longer" in choice.reason
     assert "forward would learn less" in choice.reason
 

@@ -41,12 +41,12 @@ def world(tmp_path):
         yield cloud, settings
 
 
-def choose(settings, bounds, recipe=None, **chosen):
+def choose(settings, bounds, recipe=None, threads=1, **chosen):
     watcher = Noting()
     with Link(settings) as link:
-        costs = CostFile(settings.home, settings.threads)
+        costs = CostFile(settings.home)
         examples = link.store.examples()
-        choice = choose_here(link, examples, bounds, chosen, recipe, watcher, costs)
+        choice = choose_here(link, examples, bounds, chosen, recipe, threads, watcher, costs)
     return choice, watcher.notes
 
 
@@ -55,7 +55,10 @@ def test_kits_are_measured_once_and_the_exact_gradient_is_chosen(world):
     choice, notes = choose(settings, GENEROUS)
     assert (choice.recipe, choice.tokens, choice.epochs) == ("teaching", 32, SCHEDULE.epochs)
     assert "forward would learn less" in choice.reason
-    assert notes == ["measuring teaching, 32 tokens a step", "measuring forward, 32 tokens a step"]
+    assert notes == [
+        "measuring teaching, 32 tokens a step, threads: 1",
+        "measuring forward, 32 tokens a step, threads: 1",
+    ]
     again, notes = choose(settings, GENEROUS)
     assert (again.recipe, notes) == ("teaching", [])
 
@@ -74,11 +77,29 @@ def test_what_was_measured_is_what_counts(world):
     assert choose(settings, Bounds(memory=size + 3000))[0].recipe == "teaching"
 
 
+def test_as_many_threads_are_taken_as_are_fastest_here(world):
+    _, settings = world
+    path = settings.home / FILE
+    choice, notes = choose(settings, GENEROUS, "teaching", threads=3)
+    assert [note.rpartition(" ")[2] for note in notes] == ["1", "2", "3"]
+    assert choice.threads in (1, 2, 3)
+    known = json.loads(path.read_text())
+    for steps, fastest in (((3.0, 1.0, 2.0), 2), ((1.0, 1.5, 2.0), 1), ((3.0, 2.0, 1.0), 3)):
+        for cost, step in zip(known["costs"].values(), steps, strict=True):
+            cost["step"], cost["peak"] = step, 2**20
+        path.write_text(json.dumps(known))
+        assert choose(settings, GENEROUS, "teaching", threads=3)[0].threads == fastest
+    # What is faster and takes too much memory is out of the question.
+    list(known["costs"].values())[2]["peak"] = GENEROUS.memory + 1
+    path.write_text(json.dumps(known))
+    assert choose(settings, GENEROUS, "teaching", threads=3)[0].threads == 2
+
+
 def test_a_named_recipe_is_the_only_one_measured(world):
     _, settings = world
     choice, notes = choose(settings, GENEROUS, "forward", batch_tokens=16, epochs=1)
     assert (choice.recipe, choice.tokens, choice.epochs) == ("forward", 16, 1)
-    assert notes == ["measuring forward, 16 tokens a step"]
+    assert notes == ["measuring forward, 16 tokens a step, threads: 1"]
 
 
 def test_what_is_too_large_by_its_files_is_not_even_fetched(world):
