@@ -202,9 +202,17 @@ def _up(args: argparse.Namespace, service: Cloud, home: Path) -> Iterator[Agent]
 
 
 def _first_token(agent: Agent) -> float:
-    """Seconds from the start of the process to the first word of an answer."""
+    """
+    Seconds from the start of the process to the first word of an answer.
+
+    Raises:
+        ProcessFailed: There is no word in it.
+
+    """
     with agent.client() as client:
-        return next(_words(client, QUESTIONS[0], 8)) - agent.started
+        for spoken in _words(client, QUESTIONS[0], 8):
+            return spoken - agent.started
+    raise ProcessFailed(f"the agent answered {QUESTIONS[0]!r} without a word")
 
 
 def _chat(agent: Agent, chats: int) -> float:

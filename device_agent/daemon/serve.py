@@ -30,7 +30,7 @@ from device_agent.daemon.instance import (
 )
 from device_agent.daemon.supervisor import Supervisor
 from device_agent.errors import DeviceError
-from device_agent.runtime.memory_release import return_large_blocks, share_one_arena
+from device_agent.runtime.memory_release import release_memory, return_large_blocks, share_one_arena
 from device_agent.settings import BadSetting, Settings, variable
 
 BACKLOG = 128
@@ -74,6 +74,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         url = url_of(opened)
 
         def ready() -> None:
+            release_memory()
             announce(settings.home, url)
             on_ready(url)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.errors import DeviceError
-from device_agent.runtime.memory_release import return_free_pages
+from device_agent.runtime.memory_release import return_pages
 
 if TYPE_CHECKING:
     import tokenizers
@@ -49,7 +49,7 @@ class Tokenizer:
             core = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every kind of bad file
             raise BadTokenizer(path, str(error)) from error
-        return_free_pages()
+        return_pages()
         return cls(core)
 
     def encode(self, text: str, special: bool = True) -> NDArray[np.uint32]:

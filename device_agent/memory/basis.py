@@ -1,5 +1,6 @@
 """What makes two of the backbone's states comparable: a public frame, made of nobody's own text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,20 +30,35 @@ class Basis:
     """(H, D)"""
 
     @classmethod
-    def of(cls, states: Floats) -> "Basis":
-        """The principal directions of some states (N, H), each channel scaled to a deviation of one.
+    def of(cls, blocks: Iterable[Floats]) -> "Basis":
+        """The principal directions of some states, each channel scaled to a deviation of one.
 
-        A few channels of a state are a hundred times as large as the rest and say little.
+        A few channels of a state are a hundred times as large as the rest and say little. The states are
+        only summed up: all of them together, in double precision, would be most of this process.
+
+        Args:
+            blocks: The states (n, H), some at a time.
         """
-        shift = states.mean(axis=0, dtype=np.float64)
-        spread = states.std(axis=0, dtype=np.float64)
+        total, first, sums, products = 0, None, np.zeros(()), np.zeros(())
+        for block in blocks:
+            # Around the first state, so that a channel that never changes sums to nothing at all.
+            first = block[0].astype(np.float64) if first is None else first
+            apart = block - first  # (n, H)
+            total, sums, products = total + len(block), sums + apart.sum(0), products + apart.T @ apart
+        if first is None:
+            raise ValueError("a basis needs states")
+        centre = sums / total  # (H,)
+        products -= np.outer(sums, centre)  # (H, H)
+        spread = np.sqrt(products.diagonal().clip(0) / total)
         inverse = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-        _, sizes, axes = np.linalg.svd((states - shift) * inverse, full_matrices=False)
+        products *= inverse[:, None] * inverse
+        squares, axes = np.linalg.eigh(products)  # ascending
+        sizes, axes = np.sqrt(squares[::-1].clip(0)), axes[:, ::-1]
         # What rounding alone makes differ is no direction.
         kept = int(np.count_nonzero(sizes[:WIDTH] > max(1e-6 * sizes[0], 1e-12)))
         weights = (sizes[:kept] / sizes[0]) ** -WHITENING
-        directions = inverse[:, None] * axes[:kept].T * weights
-        return cls(shift.astype(np.float32), directions.astype(np.float32))
+        directions = inverse[:, None] * axes[:, :kept] * weights
+        return cls((first + centre).astype(np.float32), directions.astype(np.float32))
 
     @property
     def width(self) -> int:

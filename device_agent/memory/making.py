@@ -26,7 +26,7 @@ def finals_of(rows: FeatureRows, hidden: int) -> Iterator[Floats]:
 def basis_of(cache: TapCache, texts: Sequence[Encoded], hidden: int) -> Basis:
     """The basis that public texts give, whose features are in the cache."""
     rows = FeatureRows(cache, texts)
-    return Basis.of(np.concatenate([states.copy() for states in finals_of(rows, hidden)]))
+    return Basis.of(finals_of(rows, hidden))
 
 
 def parts_of(

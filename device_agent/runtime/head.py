@@ -22,7 +22,7 @@ EXACT = 16
 """How many of the highest logits are computed again without rounding. That moves a logit by 0.04 (standard deviation), so
 the likeliest token was always one of the first two."""
 
-_CHUNK = 64
+_CHUNK = 32
 """Rows taken from the memory map at a time: each may bring in 64 KB of pages, and pages count as memory."""
 
 

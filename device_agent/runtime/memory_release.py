@@ -1,18 +1,24 @@
 """
-Gives memory that was freed back to the system, where the allocator would keep it.
+Gives memory back to the system that nothing needs: what was freed, and code that ran once.
 
-glibc alone hoards and can be told not to; the allocators of macOS and Windows return by themselves.
+glibc alone hoards what is freed and can be told not to; the allocators of macOS and Windows return by themselves.
 """
 
 import ctypes
 import gc
+import mmap
+import re
 import sys
+from collections.abc import Iterable, Iterator
 
 LARGE = 1 << 20
 """Bytes from which on a block is returned the moment it is freed."""
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8
 """glibc's numbers of those settings, ``M_MMAP_THRESHOLD`` and ``M_ARENA_MAX``."""
+
+_MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?:(r-.p) \S+ \S+ [1-9]\d* +/)?")
+"""Begins a mapping in ``smaps``: where it is, and if it is of a file, private, and read only, its rights."""
 
 
 def return_large_blocks() -> None:
@@ -33,14 +39,44 @@ def share_one_arena() -> None:
 
 
 def release_memory() -> None:
-    """Collect garbage, and return the pages that are free now."""
+    """Collect garbage, and return the pages that are free now or were only needed to load something."""
     gc.collect()
-    return_free_pages()
+    return_pages()
 
 
-def return_free_pages() -> None:
-    """Return the pages that are free now. Without the collection it takes a millisecond or two."""
+def return_pages() -> None:
+    """The same without the collection; it takes some milliseconds."""
     _call("malloc_trim", 0)
+    if sys.platform == "linux":
+        _return_code()
+
+
+def _return_code() -> None:
+    """Return the pages of files, such as code and constants, that this process only reads.
+
+    Loading runs much of a library once: of onnxruntime and what it needs 28 MB. They stay in the system's cache,
+    which all processes share and which gives way first; what is used again comes from there within milliseconds.
+    """
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with open("/proc/self/smaps", encoding="utf-8", errors="surrogateescape") as file:
+        for start, end in _unchanged(file):
+            advise(start, end - start, mmap.MADV_DONTNEED)
+
+
+def _unchanged(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Where files are mapped, start and end, that cannot be written to there and never were.
+
+    Constants that the loader has filled in cannot be written to any more either, but would be lost.
+    """
+    place = None
+    for line in smaps:
+        if found := _MAPPED.match(line):
+            place = (int(found[1], 16), int(found[2], 16)) if found[3] else None
+        elif place is not None and line.startswith("Anonymous:"):
+            if int(line.split()[1]) == 0:
+                yield place
+            place = None
 
 
 def _call(name: str, *numbers: int) -> None:

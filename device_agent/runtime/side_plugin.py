@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from device_agent.errors import DeviceError
 from device_agent.runtime.kits import DamagedKit, Kit
-from device_agent.runtime.memory_release import return_free_pages
+from device_agent.runtime.memory_release import return_pages
 from protocol.messages import States
 
 Weights = dict[str, NDArray[np.float32]]
@@ -48,7 +48,7 @@ def onnx_session(
     session = onnxruntime.InferenceSession(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
-    return_free_pages()
+    return_pages()
     return session
 
 

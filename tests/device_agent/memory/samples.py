@@ -19,7 +19,7 @@ def states_of(count, seed):
     return states
 
 
-BASIS = Basis.of(states_of(200, 99))
+BASIS = Basis.of([states_of(200, 99)])
 
 
 def name_of(number):
