@@ -44,7 +44,11 @@ class Basis:
             # Around the first state, so that a channel that never changes sums to nothing at all.
             first = block[0].astype(np.float64) if first is None else first
             apart = block - first  # (n, H)
-            total, sums, products = total + len(block), sums + apart.sum(0), products + apart.T @ apart
+            total, sums, products = (
+                total + len(block),
+                sums + apart.sum(0),
+                products + apart.T @ apart,
+            )
         if first is None:
             raise ValueError("a basis needs states")
         centre = sums / total  # (H,)
