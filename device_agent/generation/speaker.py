@@ -66,8 +66,12 @@ class Speaker(Closing):
         threads = link.settings.threads
         self._kit_id = kit.manifest.id
         lends = lender is not None and lender._kit_id == self._kit_id
-        self.tokenizer: Tokenizer = lender.tokenizer if lender and lends else link.tokenizer()
         self._head: Head = lender._head if lender and lends else Head(kit, threads)
+        if version is not None:
+            # Here, and not when it first speaks: head and tokenizer take as much again while they are loaded.
+            # So what the larger one gives back is there for the other.
+            self._head.prepare()
+        self.tokenizer: Tokenizer = lender.tokenizer if lender and lends else link.tokenizer()
         # What was found not to help rests: then no taps have to travel either.
         corrects = version is not None and version.speaks in ("plugin", "whole")
         self._plugin = plugin_of(kit, version.weights(), threads) if version and corrects else None

@@ -39,16 +39,14 @@ class Basis:
         Args:
             blocks: The states (n, H), some at a time.
         """
-        total, first, sums, products = 0, None, np.zeros(()), np.zeros(())
+        first: NDArray[np.float64] | None = None
+        total, sums, products = 0, np.zeros(1), np.zeros((1, 1))
         for block in blocks:
             # Around the first state, so that a channel that never changes sums to nothing at all.
             first = block[0].astype(np.float64) if first is None else first
             apart = block - first  # (n, H)
-            total, sums, products = (
-                total + len(block),
-                sums + apart.sum(0),
-                products + apart.T @ apart,
-            )
+            total, sums = total + len(block), sums + apart.sum(axis=0)
+            products = products + apart.T @ apart
         if first is None:
             raise ValueError("a basis needs states")
         centre = sums / total  # (H,)

@@ -69,6 +69,11 @@ class Head:
             self._trim()
         return rows, self._bias[wanted]
 
+    def prepare(self) -> None:
+        """Load what ``logits`` needs, which it does otherwise when it is first asked."""
+        if self._session is None:
+            self._session = onnx_session(self._kit.path("head.onnx"), self._threads)
+
     def logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of the whole vocabulary, the 16 highest of each row exact.
 
@@ -78,8 +83,7 @@ class Head:
         Returns:
             (T, V), soft-capped where the backbone does so.
         """
-        if self._session is None:
-            self._session = onnx_session(self._kit.path("head.onnx"), self._threads)
+        self.prepare()
         states = np.ascontiguousarray(states, dtype=np.float32)
         (logits,) = self._session.run(["logits"], {"state": states})
         out: NDArray[np.float32] = logits
