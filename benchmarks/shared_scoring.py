@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.errors import BenchmarkError
 from device_agent.cloud.features import fetch
 from device_agent.cloud.link import Link
 from device_agent.data.examples import Example
+from device_agent.federated.shared import of_kit
 from device_agent.plugins import PluginStore
 from device_agent.runtime.head import Head
 from device_agent.runtime.side_plugin import SidePlugin
@@ -24,15 +26,16 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 class Scorer:
-    """One cloud and its default kit.
+    """One cloud and a kit of it.
 
     Args:
         home: Where features are kept.
         url: Of the cloud.
+        recipe: Of the kit.
     """
 
-    def __init__(self, home: Path, url: str) -> None:
-        self._settings = Settings(home=home, cloud=url, threads=1, prefix=0)
+    def __init__(self, home: Path, url: str, recipe: str) -> None:
+        self._settings = Settings(home=home, cloud=url, recipe=recipe, threads=1, prefix=0)
         with Link(self._settings) as link:
             self._kit = matching_kit(link, self._settings.recipe, Watcher())
             tokenizer = link.tokenizer()
@@ -48,6 +51,19 @@ class Scorer:
         plugin = None if weights is None else SidePlugin(self._kit, dict(weights), 1)
         found = evaluate(self._kit.manifest, self._head, plugin, rows)
         return found.base if found.plugin is None else found.plugin
+
+    def shared(self, home: Path) -> Weights:
+        """
+        What a federation has left in a home, with the home's own weights where not all are shared.
+
+        Raises:
+            BenchmarkError: It left nothing.
+
+        """
+        found = of_kit(home, self._kit.manifest)
+        if found is None:
+            raise BenchmarkError(f"the federation left no weights in {home.name}")
+        return found.weights
 
     def speaking(self, home: Path) -> Weights | None:
         """Weights of the version that speaks in a home; None when the frozen backbone does."""

@@ -130,25 +130,33 @@ def test_the_agent_is_measured_on_a_tiny_backbone(small_world, tmp_path):
 
 def test_devices_learn_together_on_a_tiny_backbone(small_world, tmp_path):
     pytest.importorskip("flwr")
-    kept = ("--kept", "0", "0.1")
-    report, shown = run(
-        "federated", tmp_path / "it.json", *words(small_world), *kept, cache=small_world[1]
-    )
+    file = tmp_path / "it.json"
+    flags = (*words(small_world), "--kept", "0", "0.1", "--results", str(tmp_path / "kept"))
+    flags = (*flags, "--recipes", "ladder", "ladder-thresholds")
+    report, shown = run("federated", file, *flags, cache=small_world[1])
     figures = {"bytes_ratio_full", "gain_vs_alone", "better_than_alone", "worst_vs_alone"}
+    figures |= {"gain_fedavg_0_1", "spread_fedavg_0_1"}
     assert figures <= report.keys()
     assert all(figure in shown for figure in figures)
     told = report["results"]["splits"]["person"]
     arms = {"frozen", "alone", "federated", "federated + personal", "pooled"}
     assert [set(row["nll"]) for row in told["people"]] == [arms] * 2
-    dense, sparse = told["federations"]
-    for federation in (dense, sparse):
+    dense, sparse, thresholds = told["federations"]
+    for federation in (dense, sparse, thresholds):
         assert [line["answered"] for line in federation["log"]] == [2, 2]
-    up, less = (sum(line["bytes_up"] for line in one["log"]) for one in (dense, sparse))
-    assert less < up
-    assert [one["kept"] for one in (dense, sparse)] == [0, 0.1]
+    up, less, least = (sum(line["bytes_up"] for line in one["log"]) for one in told["federations"])
+    assert least < less < up
+    assert [one["sent"] for one in (dense, sparse)] == ["all", "0.1 of an update"]
+    assert thresholds["federated_nll"] < report["results"]["means"]["person"]["frozen"]
     # A round's update and weights, in 16 bits, cannot take less than the plugin does.
     assert report["results"]["bytes_round_device"] > 4 * 1000
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+
+    # A federation that was cut off goes on after its last round: these two are over.
+    (cut,) = (tmp_path / "kept" / "person").glob("fedavg_0_1-0.json")
+    cut.unlink()
+    again, _ = run("federated", file, *flags, cache=small_world[1])
+    assert again["results"]["splits"]["person"]["federations"] == told["federations"]
 
 
 def test_quality_measures_every_arm_and_goes_on_where_it_was(small_world, tmp_path):
