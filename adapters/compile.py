@@ -31,6 +31,9 @@ Progress = Callable[[str], None]
 Sample = Callable[[tuple[int, ...]], States]
 """From layers to states of public text: taps (K, N, H) and final (N, H)."""
 
+Texts = Callable[[int], Tensor]
+"""From a layer to states after it, of public texts of N tokens each: (texts, N, H)."""
+
 
 def compile_kit(
     recipe: Recipe,
@@ -40,6 +43,7 @@ def compile_kit(
     progress: Progress,
     sample: Sample | None = None,
     blocks: BlockWeights | None = None,
+    texts: Texts | None = None,
 ) -> KitManifest:
     """
     Compile ``recipe`` for a backbone into ``folder``; at once when the kit is already there.
@@ -53,6 +57,7 @@ def compile_kit(
         sample: Gives public states; without them, or where the recipe wants none, the kit has no
             basis, and states travel whole.
         blocks: The backbone's blocks, for targets that compute them.
+        texts: Gives states of whole public texts, for compressions that go by them.
 
     Raises:
         FolderTaken: ``folder`` holds something else.
@@ -69,7 +74,12 @@ def compile_kit(
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / "kit"
         draft.mkdir()
-        plan, target = make_plan(recipe, facts, blocks)
+        public = None
+        if texts is not None and recipe.compression == "luc":
+            progress("reading public text")
+            (layer,) = recipe.layers(facts.layers)
+            public = texts(layer)
+        plan, target = make_plan(recipe, facts, blocks, public)
         _write_graphs(draft, plan, target, progress)
         progress("quantising the head")
         write_head(draft, head)

@@ -10,37 +10,37 @@ from adapters.ports import Codes, Constant
 BLOCK = 32
 """Numbers that share a scale."""
 
-BITS: Mapping[str, int | None] = {"none": None, "int8": 8, "int4": 4}
-"""Bits of a matrix's numbers by the recipe's word; None for float32."""
+BITS: Mapping[str, int] = {"int8": 8, "int4": 4}
+"""Bits of every matrix's numbers by the recipe's word."""
 
 BACK_BITS = 8
 """Of the transposes that gradients go through: blocks lie along rows, so one copy cannot serve both ways."""
 
 
 def constants(
-    frozen: Mapping[str, Tensor], compression: str, *, training: bool
+    frozen: Mapping[str, Tensor], bits: Mapping[str, int], *, training: bool
 ) -> tuple[Constant, ...]:
     """
     Return a target's frozen weights as a graph holds them.
 
     Args:
         frozen: By name, float32.
-        compression: A key of ``BITS``.
+        bits: Of a matrix's numbers, by its name; those that are not named stay as they are.
         training: Whether gradients go through them; compressed matrices then have a second copy,
             ``<name>.back``.
 
     """
-    return tuple(_constants(frozen, BITS[compression], training))
+    return tuple(_constants(frozen, bits, training))
 
 
 def _constants(
-    frozen: Mapping[str, Tensor], bits: int | None, training: bool
+    frozen: Mapping[str, Tensor], bits: Mapping[str, int], training: bool
 ) -> Iterator[Constant]:
     for name, value in frozen.items():
-        if bits is None or value.dim() != 2:
+        if name not in bits:
             yield Constant(name, value)
             continue
-        codes = quantise(value, bits)
+        codes = quantise(value, bits[name])
         near = dequantise(codes, value.shape[1])
         yield Constant(name, near, codes)
         if training:

@@ -19,7 +19,7 @@ CLOCK = ("rate", "count", "total", "warmup")
 def infer_graph(plan: Plan, target: Target) -> Graph:
     """Return the graph that turns a step's states into what the head reads."""
     states, weights = _step_ports(plan, target), weight_ports(target)
-    frozen = constants(target.frozen, plan.recipe.compression, training=False)
+    frozen = constants(target.frozen, plan.bits, training=False)
     ports = (*states, *weights)
     names = _names((*ports, *(one.port for one in frozen)))
 
@@ -57,7 +57,7 @@ def train_graph(plan: Plan, target: Target) -> Graph:
     clock = tuple(Port(name, ()) for name in CLOCK)
     state = (*weights, *_prefixed("first.", weights), *_prefixed("second.", weights))
     outputs = (Port("loss", ()), Port("norm", ()), *_prefixed("next.", state))
-    frozen = constants(target.frozen, plan.recipe.compression, training=True)
+    frozen = constants(target.frozen, plan.bits, training=True)
     run = _training_step(plan, target, _names(batch), _names(weights), frozen)
     return Graph("train.onnx", (*batch, *clock, *state), outputs, run, frozen)
 

@@ -2,12 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from adapters.blocks import BlockWeights
+from adapters.compression import BITS
+from adapters.errors import RecipeRefused
 from adapters.recipe import Recipe
+from adapters.sensitivity import bits_by_sensitivity
 from adapters.targets import TARGETS
 from adapters.targets.base import Target
+from adapters.targets.tail import Tail
 from protocol.facts import BackboneFacts
 
 COMPILER = 3
@@ -28,6 +35,7 @@ class Plan:
         shortlist: Rows of the shortlist; 0 with the full loss.
         negatives: Rows from outside; 0 with the full loss.
         mask: (M, R) of the dropout mask, () without dropout.
+        bits: Of frozen matrices that are stored in codes, by their names.
     """
 
     recipe: Recipe
@@ -38,10 +46,14 @@ class Plan:
     shortlist: int
     negatives: int
     mask: tuple[int, ...]
+    bits: Mapping[str, int]
 
 
 def make_plan(
-    recipe: Recipe, facts: BackboneFacts, blocks: BlockWeights | None = None
+    recipe: Recipe,
+    facts: BackboneFacts,
+    blocks: BlockWeights | None = None,
+    texts: Tensor | None = None,
 ) -> tuple[Plan, Target]:
     """
     Lay ``recipe`` on the backbone; the target holds the initial weights.
@@ -50,6 +62,11 @@ def make_plan(
         recipe: What is trained and how.
         facts: The backbone as the service describes it.
         blocks: Its blocks, for targets that compute them.
+        texts: Public states after the only tapped layer, one text of N tokens after another,
+            (texts, N, H), for a compression that goes by them.
+
+    Raises:
+        RecipeRefused: The recipe needs what is not given.
 
     """
     layers = recipe.layers(facts.layers)
@@ -64,8 +81,20 @@ def make_plan(
         shortlist=recipe.shortlist if short else 0,
         negatives=min(recipe.negatives, facts.vocabulary - recipe.shortlist) if short else 0,
         mask=target.mask if recipe.dropout else (),
+        bits=_bits(recipe, target, texts),
     )
     return plan, target
+
+
+def _bits(recipe: Recipe, target: Target, texts: Tensor | None) -> dict[str, int]:
+    if not isinstance(target, Tail) or recipe.compression == "none":
+        return {}
+    if recipe.compression == "luc":
+        if texts is None:
+            raise RecipeRefused("compression", "be given public states", recipe.compression)
+        return bits_by_sensitivity(target, texts)
+    names = (name for place in range(target.count) for name in target.matrices(place))
+    return dict.fromkeys(names, BITS[recipe.compression])
 
 
 def kit_id(recipe: Recipe, facts: BackboneFacts) -> str:

@@ -13,7 +13,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "mlp": ("expand", "narrow"),
     "selection": ("all",),
     "rule": ("backprop", "recompute", "pepita", "mempepita", "zeroth_order"),
-    "compression": ("none", "int8", "int4"),
+    "compression": ("none", "int8", "int4", "luc"),
     "loss": ("full", "shortlist"),
 }
 """What the fields that name something may say."""
@@ -87,7 +87,7 @@ class Recipe:
     """``zeroth_order`` only: their size."""
 
     compression: str = "none"
-    """``tail`` only: how its frozen matrices are stored."""
+    """``tail`` only: how its frozen matrices are stored; ``luc``: each block in 8 or 4 bits, as it bears them."""
 
     loss: str = "shortlist"
     """A row of ``adapters.losses.LOSSES``."""
@@ -252,6 +252,8 @@ RECIPES: Mapping[str, Recipe] = {
         replace(_TAIL, name="tail-recompute", rule="recompute"),
         replace(_TAIL, name="tail-int8", compression="int8"),
         replace(_TAIL, name="tail-int4", compression="int4"),
+        replace(_TAIL, name="tail-luc", compression="luc"),
+        replace(_TAIL, name="tail-16", blocks=16),
         replace(_TAIL, name="tail-all", blocks=4096, rule="recompute"),
     )
 }

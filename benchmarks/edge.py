@@ -39,7 +39,7 @@ from device_agent.settings import Settings
 NAME = "edge"
 HELP = "tuning with all blocks on the device: LoRA on all layers in torch, and compiled windows"
 
-RECIPES = ("tail", "tail-int8")
+RECIPES = ("tail", "tail-16", "tail-luc")
 
 PRECISION_STEPS = 4
 """Of LoRA in each precision, to find the fastest."""

@@ -53,7 +53,7 @@ def compile_recipe(recipe: str, pulled: Pulled, cache: Path, say: Say) -> KitMan
     """
     # The exporter is large, and a service never needs it in its own process.
     from adapters.compile import compile_kit
-    from cloud_service.public_states import public_states
+    from cloud_service.public_states import public_states, public_texts
 
     require_known([recipe])
     facts = pulled.record.facts()
@@ -62,7 +62,8 @@ def compile_recipe(recipe: str, pulled: Pulled, cache: Path, say: Say) -> KitMan
     sample = partial(public_states, pulled, cache)
     blocks = block_weights(pulled.folder) if chosen.target == "tail" else None
     try:
-        return compile_kit(chosen, facts, head, folder, say, sample, blocks)
+        texts = partial(public_texts, pulled, cache)
+        return compile_kit(chosen, facts, head, folder, say, sample, blocks, texts)
     except AdapterError as error:
         raise CompileFailed(f"recipe {recipe} cannot be compiled: {error}") from error
 

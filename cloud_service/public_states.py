@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from cloud_service.backbones.base import Backbone, Span
@@ -20,6 +21,8 @@ from protocol.messages import Candidates, Ids, States, Wants
 TEXTS = 64
 TOKENS = 128
 """Of each text."""
+READ_WHOLE = 16
+"""Texts that are read as wholes, no more than are written side by side."""
 AT_ONCE = 32
 """Texts that are written side by side."""
 LIKELIEST = 64
@@ -42,6 +45,21 @@ def public_states(pulled: Pulled, cache: Path, layers: tuple[int, ...]) -> State
         BackboneRefused: The folder holds no such model, or not all of it.
 
     """
+    return _said(pulled, cache, layers, TEXTS)
+
+
+def public_texts(pulled: Pulled, cache: Path, layer: int) -> torch.Tensor:
+    """
+    Return states after one layer, text by text: (texts, N, H); for backbones without an encoder.
+
+    Arguments and errors as of ``public_states``.
+    """
+    (states,) = _said(pulled, cache, (layer,), READ_WHOLE).taps
+    # They were read side by side: the first tokens of all texts, then the second ones.
+    return torch.from_numpy(states.reshape(-1, READ_WHOLE, states.shape[1])).transpose(0, 1).float()
+
+
+def _said(pulled: Pulled, cache: Path, layers: tuple[int, ...], texts: int) -> States:
     facts = pulled.record.facts()
     choice = choose(pulled.folder, "auto", "auto")
     backbone = start(choice, pulled, facts, cache=cache, kv_bytes=_KV_BYTES, threads=1)
@@ -50,7 +68,7 @@ def public_states(pulled: Pulled, cache: Path, layers: tuple[int, ...]) -> State
         begin = Tokenizer.from_file(str(pulled.tokenizer)).token_to_id(facts.bos_token)
     room = facts.positions - len(facts.decoder_start) - SOURCE
     tokens = min(TOKENS, room if facts.encodes else facts.positions)
-    return say_something(backbone, layers, begin, TEXTS, tokens)
+    return say_something(backbone, layers, begin, texts, tokens)
 
 
 def say_something(

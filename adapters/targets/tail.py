@@ -83,6 +83,11 @@ class Tail(Chain):
                 self.register_parameter(f"{name}_up", zeros(self.count, rank, outputs))
         self._inputs: Mapping[str, Tensor] = {}
 
+    def matrices(self, place: int) -> tuple[str, ...]:
+        """Return the names of a resident block's frozen matrices."""
+        names = (f"block{place}.{name}" for name in LINEARS)
+        return tuple(name for name in names if name in self.frozen)
+
     def bound(self, inputs: Mapping[str, Tensor]) -> Self:
         """Return the same tail over ``inputs``: those of ``reads``, frozen weights, and the past."""
         other = copy(self)

@@ -221,7 +221,13 @@ def kits(wholes, tmp_path_factory):
             whole, recipe = wholes("llama"), replace(TAIL, **changed)
             folder = tmp_path_factory.mktemp("kits") / "kit"
             manifest = compile_kit(
-                recipe, whole.facts, whole.head, folder, lambda _: None, blocks=whole.weights
+                recipe,
+                whole.facts,
+                whole.head,
+                folder,
+                lambda _: None,
+                blocks=whole.weights,
+                texts=lambda layer: whole.taps[layer][None],
             )
             made[key] = (folder, manifest)
         return made[key]
@@ -254,7 +260,7 @@ def test_the_exported_tail_gives_the_models_own_final_state(wholes, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["backprop", "recompute"])
-@pytest.mark.parametrize("compression", ["none", "int8", "int4"])
+@pytest.mark.parametrize("compression", ["none", "int8", "int4", "luc"])
 def test_every_compression_compiles_and_is_what_torch_computes(kits, rule, compression):
     _folder, manifest = kits(rule=rule, compression=compression)
     assert set(manifest.files) >= {"frozen.bin", "train.onnx", "infer.onnx"}

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from cloud_service.public_states import say_something
+from cloud_service.public_states import READ_WHOLE, public_texts, say_something
 from protocol import versions
 from protocol.basis import FILE, Basis, Directions
 from protocol.encoding import Encoding, Section
@@ -192,3 +194,16 @@ def test_what_it_says_begins_as_it_is_told(backbone_of):
     assert np.array_equal(found.taps[0, 0], found.taps[0, 2])
     assert not np.array_equal(begun.taps[0, 0], begun.taps[0, 2])
     assert np.array_equal(found.taps[0, 1], begun.taps[0, 1])
+
+
+def test_public_texts_are_whole_texts_as_the_model_reads_them(cache, pulled_of):
+    pulled = pulled_of("llama")
+    model = AutoModelForCausalLM.from_pretrained(pulled.folder, dtype=torch.float32).eval()
+    embedded, states = (public_texts(pulled, cache, layer) for layer in (0, 2))
+    assert embedded.shape == states.shape == (READ_WHOLE, embedded.shape[1], tiny.HIDDEN)
+    rows = model.get_input_embeddings().weight
+    # Each row is some token's embedding, up to how weights are kept in a service.
+    ids = torch.cdist(embedded.flatten(0, 1), rows).argmin(1).view(READ_WHOLE, -1)
+    with torch.no_grad():
+        expected = model(ids, output_hidden_states=True).hidden_states[2]
+    assert (states - expected).norm() <= 0.05 * expected.norm()
