@@ -242,11 +242,19 @@ def _words(client: httpx.Client, prompt: str, most: int) -> Iterator[float]:
 
 
 def _says_something(event: str) -> bool:
-    """Whether an event of a streamed answer has text in it."""
+    """
+    Whether an event of a streamed answer has text in it.
+
+    Raises:
+        ProcessFailed: It tells of an error, in place of the rest of the answer.
+
+    """
     if not event.startswith("{"):
         return False
-    choices = json.loads(event)["choices"]
-    return any(choice["delta"].get("content") for choice in choices)
+    told = json.loads(event)
+    if "error" in told:
+        raise ProcessFailed(f"the agent broke off: {told['error']}")
+    return any(choice["delta"].get("content") for choice in told["choices"])
 
 
 def _rate(agent: Agent, clients: int, requests: int) -> float:
