@@ -15,10 +15,13 @@ window: one pass through the blocks below, for as many steps as epochs. All bloc
 that pass is as many times the window's own, which is timed, as it has times the blocks. Peak
 memory is that of the process that trains; alone on the device, also of the one that passes, with
 the blocks below as large as the window's, if that is larger.
+
+What fewer bits lose by themselves, untrained, is told apart: see benchmarks.storage.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +31,7 @@ from typing import Any
 from benchmarks import texts
 from benchmarks.processes import measured
 from benchmarks.report import Figure, Outcome, Rows, say
-from benchmarks.rival import Rival, fastest_precision, torch_arm
+from benchmarks.rival import CALM, Rival, fastest_precision, torch_arm
 from benchmarks.services import CLOUD, Cloud, Device, cloud, pull, share_features
 from benchmarks.turns import in_turns
 from benchmarks.windows import prepare
@@ -96,6 +99,7 @@ def run(args: argparse.Namespace) -> Outcome:
             batch=BATCH,
         )
         precision, _ = fastest_precision(rival, args.seed, trial_steps)
+        stored = _stored(rival, backbone.name)
         lora = torch_arm(rival, precision, args.lora_rates, [args.seed])
         kits = {recipe: _kit(workspace, recipe) for recipe in args.recipes}
         asked = {LORA: _lora_step(rival, precision), **_kit_steps(kits, args.threads)}
@@ -109,6 +113,7 @@ def run(args: argparse.Namespace) -> Outcome:
             "lora": lora,
             "arms": trained,
             "steps": steps,
+            "stored": stored,
             "below": {k: asdict(v) for k, v in below.items()},
         },
         seeds=[args.seed],
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace) -> Outcome:
             "threads": args.threads,
             "quick": args.quick,
         },
-        tables=[comparison.table()],
+        tables=[comparison.table(), _stored_table(stored)],
     )
 
 
@@ -160,6 +165,25 @@ def _arm(service: Cloud, folder: Path, recipe: str, args: argparse.Namespace) ->
         "plugin_bytes": said["plugin_bytes"],
         "history": said["history"],
     }
+
+
+def _stored(rival: Rival, backbone: str) -> list[dict[str, Any]]:
+    """What fewer bits lose by themselves, found by a process of its own."""
+    file = rival.workspace / "storage.json"
+    plan = {"backbone": backbone, "windows": str(rival.windows), "threads": rival.threads}
+    file.write_text(json.dumps(plan), encoding="utf-8")
+    found = measured([sys.executable, "-m", "benchmarks.storage", str(file)], CALM)
+    rows: list[dict[str, Any]] = json.loads(found.output)
+    return rows
+
+
+def _stored_table(stored: Sequence[Mapping[str, Any]]) -> Rows:
+    rows = [
+        [way["way"], " ".join(map(str, way["bits"])), way["bytes"] / MEGABYTE, way["nll"]]
+        for way in stored
+    ]
+    columns = ("stored", "bits of each block", "MB", "test NLL")
+    return Rows("the last blocks in fewer bits, untrained", columns, rows)
 
 
 def _lora_step(rival: Rival, precision: str) -> dict[str, Any]:
