@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from adapters.adamw import AdamW, Clock
 from adapters.compression import constants
+from adapters.gates import gate_loss
 from adapters.losses import LOSSES
 from adapters.plan import Plan
 from adapters.ports import Constant, Graph, Port
@@ -92,7 +93,7 @@ def _training_step(
     constants: Sequence[Constant],
 ) -> Callable[..., tuple[Tensor, ...]]:
     rule, loss = RULES[plan.recipe.rule](plan.recipe), LOSSES[plan.loss]
-    recipe = plan.recipe
+    recipe, gate = plan.recipe, gate_loss(plan.recipe)
     optimizer = AdamW(recipe.betas, recipe.decay, recipe.clip, target.undecayed, target.plain)
 
     def run(*values: Tensor) -> tuple[Tensor, ...]:
@@ -104,9 +105,12 @@ def _training_step(
         frozen = {constant.name: next(feeds) for constant in constants}
         bound = target.bound({**batch, **frozen})
         value, gradients = rule(bound, loss, weights, batch, plan.softcap, clock.count)
-        penalties = bound.penalty_gradient(weights)
+        extra = bound.penalty_gradient(weights)
+        if gate is not None:
+            cost, extra = gate(weights, batch)
+            value = value + cost
         gradients = {
-            name: gradient + penalties[name] if name in penalties else gradient
+            name: gradient + extra[name] if name in extra else gradient
             for name, gradient in gradients.items()
         }
         norm = optimizer.norm(gradients)

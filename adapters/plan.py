@@ -10,6 +10,7 @@ from torch import Tensor
 from adapters.blocks import BlockWeights
 from adapters.compression import BITS
 from adapters.errors import RecipeRefused
+from adapters.gates import gated
 from adapters.recipe import Recipe
 from adapters.sensitivity import bits_by_sensitivity
 from adapters.targets import TARGETS
@@ -70,7 +71,8 @@ def make_plan(
 
     """
     layers = recipe.layers(facts.layers)
-    target = TARGETS[recipe.target](recipe, layers, facts.hidden, blocks)
+    bare = TARGETS[recipe.target](recipe, layers, facts.hidden, blocks)
+    target = gated(recipe, bare, facts.hidden)
     short = recipe.loss == "shortlist" and recipe.shortlist < facts.vocabulary
     plan = Plan(
         recipe=recipe,

@@ -15,6 +15,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "rule": ("backprop", "recompute", "pepita", "mempepita", "zeroth_order"),
     "compression": ("none", "int8", "int4", "luc"),
     "loss": ("full", "shortlist"),
+    "gate": ("none", "mix", "errors"),
 }
 """What the fields that name something may say."""
 
@@ -26,6 +27,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "blocks": (1, 4096),
     "shortlist": (1, _LARGE),
     "negatives": (1, _LARGE),
+    "gate_cost": (0, 10),
     "modulation": (1e-6, 1e3),
     "queries": (1, 1024),
     "epsilon": (1e-6, 1),
@@ -98,6 +100,12 @@ class Recipe:
     negatives: int = 512
     """Further tokens, drawn for each step, that show how the rest of the vocabulary moves."""
 
+    gate: str = "none"
+    """How the classifier is trained that says which tokens need the device: a row of ``adapters.gates.GATES``."""
+
+    gate_cost: float = 0.1
+    """``mix`` only: nats that it costs to let the device speak."""
+
     dropout: float = 0.1
     """Share of the side network's inputs that a training step leaves out."""
 
@@ -148,6 +156,10 @@ class Recipe:
             raise RecipeRefused("betas", "be two numbers from 0 to less than 1", self.betas)
         self._check_taps()
         self._check_tail()
+        if self.gate != "none" and (
+            self.target not in ("ladder", "spa") or self.rule != "backprop"
+        ):
+            raise RecipeRefused("gate", "be none but for ladder and spa, by backprop", self.gate)
 
     def _check_taps(self) -> None:
         inside = all(0 <= share <= 1 for share in self.taps)
@@ -232,6 +244,8 @@ def _is_number(value: object) -> bool:
 
 
 _ladder = partial(Recipe, coordinates=128)
+# Width, rate and dropout of the released module; one epoch there, more where texts are short.
+_spa = partial(Recipe, target="spa", taps=(), width=32, rate=2e-4)
 _TAIL = Recipe(name="tail", target="tail", taps=(), width=8, dropout=0.0, decay=0.0)
 
 RECIPES: Mapping[str, Recipe] = {
@@ -245,9 +259,12 @@ RECIPES: Mapping[str, Recipe] = {
         _ladder(name="ladder-thresholds", target="sparse_ladder"),
         # Every token is read 2 x queries times: fewer of them a step, as MobiZO keeps the product.
         _ladder(name="ladder-zeroth-order", rule="zeroth_order", batch_tokens=128, dropout=0.0),
-        # Width, rate and dropout of the released module; one epoch there, more where texts are short.
-        Recipe(name="spa", target="spa", taps=(), width=32, rate=2e-4),
-        Recipe(name="spa-narrow", target="spa", taps=(), width=32, rate=2e-4, mlp="narrow"),
+        _ladder(name="ladder-gate-mix", gate="mix"),
+        _ladder(name="ladder-gate-errors", gate="errors"),
+        _spa(name="spa"),
+        _spa(name="spa-narrow", mlp="narrow"),
+        _spa(name="spa-gate-mix", gate="mix"),
+        _spa(name="spa-gate-errors", gate="errors"),
         _TAIL,
         replace(_TAIL, name="tail-recompute", rule="recompute"),
         replace(_TAIL, name="tail-int8", compression="int8"),

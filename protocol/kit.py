@@ -15,6 +15,8 @@ from protocol.facts import MOST_HIDDEN, MOST_LAYERS, MOST_TOKENS
 from protocol.fields import Fields, is_file_name
 
 LOSSES = ("full", "shortlist")
+GATE_ROW, GATE_BIAS = "gate_row", "gate_bias"
+"""Names of the weights, (H,) and (), of a classifier that says which tokens need the device."""
 MOST_FILES = 64
 MOST_WEIGHTS = 8192
 MOST_AXES = 8
@@ -198,6 +200,11 @@ class KitManifest:
     def federated(self) -> tuple[WeightSpec, ...]:
         """The weights that a federation moves, in their order."""
         return tuple(one for one in self.weights if one.name in (self.shared or (one.name,)))
+
+    @property
+    def gated(self) -> bool:
+        """Whether a classifier is trained along that says which tokens need the device."""
+        return {GATE_ROW, GATE_BIAS} <= {weight.name for weight in self.weights}
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""

@@ -19,7 +19,7 @@ class Target(nn.Module, ABC):
     reads all taps at once, and the optimizer meets a dozen tensors instead of a hundred.
     """
 
-    undecayed: ClassVar[frozenset[str]]
+    undecayed: frozenset[str]
     """Names of the weights that weight decay leaves alone: gates, norm scales, biases."""
 
     mask: tuple[int, int]

@@ -9,7 +9,6 @@ network on which learning rules are compared in the literature.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from adapters.targets.chain import Block, Chain, Stage, Stages, Weights, state_o
 class Classifier(Chain):
     """Two hidden layers of width R; the taps are not read."""
 
-    undecayed: ClassVar = frozenset({"first_bias", "inner_bias", "last_bias"})
+    undecayed = frozenset({"first_bias", "inner_bias", "last_bias"})
 
     def __init__(self, hidden: int, width: int, generator: torch.Generator) -> None:
         super().__init__()

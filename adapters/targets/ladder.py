@@ -11,7 +11,6 @@ A ladder beside the backbone: one rung a tap, the final state last.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ _EPSILON = 1e-6
 class Ladder(Chain):
     """Normed taps, learnt gates, MLP blocks of width R -> 2R -> R."""
 
-    undecayed: ClassVar = frozenset(
+    undecayed = frozenset(
         {"scale", "down_bias", "gate", "inner_scale", "inner_bias", "outer_bias", "up_scale"}
     )
 

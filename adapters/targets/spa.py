@@ -9,7 +9,6 @@ Side plugin adaption as its authors released it (arXiv 2403.07088).
 nothing: what it says is learnt from zero.
 """
 
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from adapters.targets.base import Target, uniform, zeros
 class Spa(Target):
     """One small side block a layer, reading every state from 0 to L."""
 
-    undecayed: ClassVar = frozenset({"down_bias", "inner_bias", "outer_bias", "up_bias"})
+    undecayed = frozenset({"down_bias", "inner_bias", "outer_bias", "up_bias"})
 
     def __init__(
         self, taps: int, hidden: int, width: int, inner: int, generator: torch.Generator

@@ -46,7 +46,7 @@ class SparseLadder(Ladder):
 
     shared: ClassVar = tuple(map(_threshold, PRUNED))
     followers: ClassVar = PRUNED
-    undecayed: ClassVar = Ladder.undecayed | frozenset(shared)
+    undecayed = Ladder.undecayed | frozenset(shared)
     plain: ClassVar = dict.fromkeys(shared, PACE)
 
     def __init__(self, taps: int, hidden: int, width: int, generator: torch.Generator) -> None:

@@ -46,7 +46,7 @@ class Sight:
 class Tail(Chain):
     """Blocks L - k to L of a backbone."""
 
-    undecayed: ClassVar = frozenset()
+    undecayed = frozenset[str]()
     reads: ClassVar[Mapping[str, tuple[Axis, ...]]] = {"positions": ("T",), "reach": ("T", "T")}
 
     def __init__(self, weights: BlockWeights, first: int, rank: int, generator: torch.Generator):
