@@ -8,9 +8,11 @@ from protocol.errors import (
     MalformedMessage,
     PositionMismatch,
     TapOutOfRange,
+    TensorMismatch,
     TokenOutOfRange,
 )
 from protocol.facts import BackboneFacts
+from protocol.gate import Gate
 from protocol.messages import Ids, Tokens, Wants
 
 _FRAME_OVERHEAD = 64
@@ -57,9 +59,26 @@ def check_text(text: Tokens, wants: Wants, facts: BackboneFacts, start: int, roo
 
 
 def check_no_drafts(tokens: Tokens) -> None:
-    """Refuse tokens that nothing is drafted behind with ``MalformedMessage`` when they ask for it."""
-    if tokens.drafts:
-        raise MalformedMessage(reason="only the steps of sessions have drafts")
+    """Refuse tokens that nothing is said behind with ``MalformedMessage`` when they ask for it."""
+    if tokens.drafts or tokens.alone:
+        raise MalformedMessage(reason="only the steps of sessions have drafts, or go through a gate")
+
+
+def check_gate(gate: Gate | None, wants: Wants, facts: BackboneFacts) -> None:
+    """
+    Refuse a gate that cannot be read off this backbone's rows.
+
+    Raises:
+        MalformedMessage: A classifier, and no final state that it could read is wanted.
+        TensorMismatch: The classifier is of another width than the final state.
+
+    """
+    if gate is None or gate.row is None:
+        return
+    if not wants.final:
+        raise MalformedMessage(reason="a classifier reads the final state, which is not wanted")
+    if len(gate.row) != facts.hidden:
+        raise TensorMismatch(part="gate", expected=str(facts.hidden), got=str(len(gate.row)))
 
 
 def check_source(tokens: Tokens, wants: Wants, facts: BackboneFacts) -> None:
@@ -94,15 +113,17 @@ def check_ids(ids: Ids, facts: BackboneFacts) -> None:
         raise TokenOutOfRange(token=largest, vocabulary=facts.vocabulary)
 
 
-def check_answer(rows: int, wants: Wants, facts: BackboneFacts, drafts: int = 0) -> None:
+def check_answer(
+    rows: int, wants: Wants, facts: BackboneFacts, drafts: int = 0, said: int = 0
+) -> None:
     """
-    Refuse an answer of ``rows`` rows and ``drafts`` more that would not fit into a frame.
+    Refuse an answer of ``rows`` rows, ``drafts`` more and ``said`` tokens that would not fit into a frame.
 
     Raises:
         FrameTooLarge: It would not.
 
     """
-    size = _answer_size(rows + drafts, wants, facts) + 4 * drafts
+    size = _answer_size(rows + drafts, wants, facts) + 4 * (drafts + said)
     if size > facts.limits.frame_bytes:
         raise FrameTooLarge(size=size, limit=facts.limits.frame_bytes)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from cloud_service.backbones.base import Span
 from cloud_service.backbones.pages import Cache
-from protocol.messages import Candidates, Floats, Ids, States, Wants
+from protocol.gate import Gate
+from protocol.messages import Candidates, Floats, Ids, States, Wants, no_tokens
 
 BRIEF = 16
 """Tokens of a step that is never cut."""
@@ -31,6 +32,31 @@ class Waiter:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """
+    Until when the backbone may speak by itself.
+
+    Attributes:
+        gate: Says which token needs the device.
+        most: Tokens, 1 or more.
+        stops: Tokens that are left to the device whatever the gate says: they end a text.
+    """
+
+    gate: Gate
+    most: int
+    stops: frozenset[int]
+
+    def goes_on(self, states: States) -> bool:
+        """Say whether the backbone says the token behind the last row, whose candidates are there."""
+        if states.candidates is None or int(states.candidates.ids[-1, 0]) in self.stops:
+            return False
+        likeliest = 0.0
+        if states.log_z is not None:
+            likeliest = float(states.candidates.logits[-1, 0]) - float(states.log_z[-1])
+        return not self.gate.opens(None if states.final is None else states.final[-1], likeliest)
+
+
 class Reading:
     """
     A step, a prefix or a text. From ``Runner.submit`` to its future's end it has its cache to itself.
@@ -46,6 +72,8 @@ class Reading:
         drafts: How many tokens are to be read behind them, each the likeliest by the head; one
             token at least is wanted then, and each of them is.
         source: How many of the tokens, from the first on, an encoder reads, in one pass.
+        alone: Until when the backbone speaks by itself behind them; then one token is wanted, there
+            are no drafts, and the answer is of the last token that was read. None for not at all.
         arrived: What final states (T, H) become on their way. Tokens are drafted by that, so that
             whoever reads it with the same head finds the same ones likeliest.
         future: Has the answer, None where nothing is wanted; or ``Dropped``, or what went wrong.
@@ -55,8 +83,9 @@ class Reading:
 
     __slots__ = (
         "_answers",
-        "_drafted",
+        "_own",
         "_start",
+        "alone",
         "arrived",
         "cache",
         "done",
@@ -81,6 +110,7 @@ class Reading:
         wants: Wants,
         drafts: int = 0,
         source: int = 0,
+        alone: Alone | None = None,
         arrived: Callable[[Floats], Floats] | None = None,
     ) -> None:
         self.waiter = waiter
@@ -91,6 +121,7 @@ class Reading:
         self.wants = wants
         self.drafts = drafts
         self.source = source
+        self.alone = alone
         self.arrived = arrived
         self.future: Future[States | None] = Future()
         self.since = 0.0
@@ -98,7 +129,8 @@ class Reading:
         """Tokens that have been read."""
         self._start = cache.position
         self._answers: list[States] = []
-        self._drafted: list[int] = []
+        self._own: list[int] = []
+        """Tokens that the backbone has gone on with, drafted or said."""
 
     @property
     def left(self) -> int:
@@ -117,8 +149,8 @@ class Reading:
 
     @property
     def brief(self) -> bool:
-        """Whether it is never cut: a few tokens, or nothing but drafts left."""
-        return not self.bulk and (len(self.ids) <= BRIEF or bool(self._drafted))
+        """Whether it is never cut: a few tokens, or nothing but the backbone's own left."""
+        return not self.bulk and (len(self.ids) <= BRIEF or bool(self._own))
 
     def span(self, count: int) -> Span:
         """Return the next ``count`` tokens, for a pass."""
@@ -126,6 +158,10 @@ class Reading:
         wanted = max(0, min(count, end - len(self.ids) + self.wanted))
         ids, wants = self.ids[self.done : end], self.wants
         source = 0 if self.done else self.source
+        if self.alone is not None:
+            sums = wants.log_z or self.alone.gate.row is None
+            wants = replace(wants, candidates=max(wants.candidates, 1), log_z=sums)
+            return Span(self.cache, ids, wanted, wants, source)
         if not self.drafts or wants.candidates:
             return Span(self.cache, ids, wanted, wants, source)
         # Where log Z is wanted too, the head is read once, of the states themselves.
@@ -135,25 +171,33 @@ class Reading:
     def take(self, count: int, states: States | None) -> None:
         """Note that ``count`` tokens have been read, with their answer."""
         self.done += count
-        if states is not None:
-            self._answers.append(states)
-            if not self.left and len(self._drafted) < self.drafts:
-                self._draft(states)
+        if states is None:
+            return
+        if self.alone is not None:
+            self._answers.clear()
+        self._answers.append(states)
+        if not self.left and self._goes_on(states):
+            self._go_on(states)
 
-    def _draft(self, states: States) -> None:
-        """Go on with the likeliest token behind the last row."""
+    def _goes_on(self, states: States) -> bool:
+        if self.alone is not None:
+            return len(self._own) < self.alone.most and self.alone.goes_on(states)
+        return len(self._own) < self.drafts
+
+    def _go_on(self, states: States) -> None:
+        """Read the likeliest token behind the last row next."""
         if states.candidates is None:
-            raise ValueError("drafts need candidates")
+            raise ValueError("whoever goes on needs candidates")
         likeliest = states.candidates.ids[-1, :1]
-        self._drafted.append(int(likeliest[0]))
+        self._own.append(int(likeliest[0]))
         self.ids = np.concatenate([self.ids, likeliest])
-        self.wanted += 1
+        self.wanted += self.alone is None
 
     def shorten(self) -> bool:
-        """Leave out a draft that could not be read; whether that leaves a whole answer."""
-        if not self._drafted:
+        """Leave out a token of its own that could not be read; whether that leaves a whole answer."""
+        if not self._own:
             return False
-        self._drafted.pop()
+        self._own.pop()
         self.ids = self.ids[: self.done]
         return True
 
@@ -168,12 +212,15 @@ class Reading:
         if not self._answers:
             return None
         states = joined(self._answers)
-        if not self.drafts:
+        if not self.drafts and self.alone is None:
             return states
+        own, none = np.array(self._own, np.uint32), no_tokens()
         return replace(
             states,
+            log_z=states.log_z if self.wants.log_z else None,
             candidates=states.candidates if self.wants.candidates else None,
-            drafted=np.array(self._drafted, np.uint32),
+            drafted=own if self.alone is None else none,
+            spoken=none if self.alone is None else own,
         )
 
     def fail(self, error: BaseException) -> None:

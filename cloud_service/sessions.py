@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 
 from cloud_service.backbones.pages import Cache
-from cloud_service.checks import check_answer, check_ids, check_source, check_wants
+from cloud_service.checks import check_answer, check_gate, check_ids, check_source, check_wants
 from cloud_service.frames import arrived, frame_of
 from cloud_service.keys import LOCAL
 from cloud_service.metrics import Metrics
 from cloud_service.prefixes import Prefixes
-from cloud_service.reading import Dropped, Reading, Waiter
+from cloud_service.reading import Alone, Dropped, Reading, Waiter
 from cloud_service.runner import Runner
 from protocol.basis import Basis
 from protocol.errors import (
@@ -28,6 +28,7 @@ from protocol.errors import (
     TooManySessions,
 )
 from protocol.facts import BackboneFacts
+from protocol.gate import Gate
 from protocol.messages import SessionOpened, SessionRequest, Tokens, Wants
 
 
@@ -41,7 +42,7 @@ class Answer:
     def fits(self, tokens: Tokens) -> bool:
         """Say whether ``tokens`` is the same step."""
         mine, theirs = (
-            (each.step, each.position, each.wanted, each.drafts, each.source)
+            (each.step, each.position, each.wanted, each.drafts, each.source, each.alone)
             for each in (self.asked, tokens)
         )
         return mine == theirs and np.array_equal(self.asked.ids, tokens.ids)
@@ -58,6 +59,7 @@ class Session:
         cache: Cache,
         now: float,
         basis: Basis | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.name = name
         self.owner = owner
@@ -65,10 +67,15 @@ class Session:
         self.wants = wants
         self.basis = basis
         """In which its answers are written, if one is wanted."""
+        self.gate = gate
+        """Says which tokens need the device, in steps that ask for it."""
         self.cache = cache
         self.last: Answer | None = None
         self.loose = 0
-        """Positions at the end that the next step may begin in front of: the last answer's rows but the first."""
+        """Positions at the end that the next step may begin in front of: the last answer's rows but the first,
+        and what was said."""
+        self.said = 0
+        """Tokens that the backbone has said by itself in the last answer."""
         self.turn = asyncio.Lock()
         """Held by the one request that may look at the cache or change it."""
         self.closed = False
@@ -146,6 +153,7 @@ class Sessions:
         Raises:
             Loading: There is no backbone yet.
             KitNotFound, MalformedMessage: The basis that is wanted is not there.
+            MalformedMessage, TensorMismatch: The gate cannot be read off what is wanted.
             PrefixNotFound: The prefix that it is to begin behind is not there.
             SessionQuota: The owner has as many already.
             TapOutOfRange, LimitExceeded: The backbone cannot answer with what is wanted.
@@ -154,6 +162,7 @@ class Sessions:
         """
         room = self.room
         check_wants(asked.wants, self._facts)
+        check_gate(asked.gate, asked.wants, self._facts)
         basis = self._bases(asked.wants)
         self.expire()
         if most is not None and sum(session.owner == owner for session in self) >= most:
@@ -163,7 +172,7 @@ class Sessions:
         cache = self._prefixes.place(owner, asked.prefix)
         # Whoever knows the name may use the session, so nobody can guess it.
         name = secrets.token_urlsafe(18)
-        session = Session(name, owner, asked.wants, cache, self._clock(), basis)
+        session = Session(name, owner, asked.wants, cache, self._clock(), basis, asked.gate)
         self._open[name] = session
         return SessionOpened(
             session=name,
@@ -215,7 +224,8 @@ class Sessions:
             ContextExceeded: It does not fit into the session.
             Overloaded: Too much waits, or it does not fit into the memory that all share.
             TokenOutOfRange: A token does not exist.
-            MalformedMessage: There is a source where none is read, or none where one is.
+            MalformedMessage: There is a source where none is read, or none where one is; or drafts
+                or a gate where there are none.
             FrameTooLarge: The answer would not fit into a frame.
             NotFinite: The model overflowed.
 
@@ -225,9 +235,9 @@ class Sessions:
                 return session.last.frame
             if waiter.gone:
                 raise Dropped()
-            drafts = self._check(session, tokens, session.wants)
+            own = self._check(session, tokens, session.wants)
             session.cache.crop(tokens.position)
-            session.loose = 0
+            session.loose = session.said = 0
             reading = Reading(
                 waiter,
                 "step",
@@ -235,8 +245,9 @@ class Sessions:
                 tokens.ids,
                 tokens.wanted,
                 session.wants,
-                drafts,
+                own if tokens.drafts else 0,
                 tokens.source,
+                self._alone(session, own) if tokens.alone else None,
                 partial(arrived, wants=session.wants, basis=session.basis),
             )
             self._runner.submit(reading)
@@ -249,7 +260,8 @@ class Sessions:
                 raise
             session.last = Answer(tokens, frame)
             behind = session.cache.position - session.cache.source
-            session.loose = min(tokens.wanted + len(states.drafted) - 1, behind)
+            session.said = len(states.spoken)
+            session.loose = min(tokens.wanted + len(states.drafted) + session.said - 1, behind)
             return frame
 
     async def crop(self, session: Session, position: int) -> int:
@@ -270,8 +282,14 @@ class Sessions:
             session.last, session.loose = None, 0
             return session.cache.position
 
+    def _alone(self, session: Session, most: int) -> Alone | None:
+        """Return until when the backbone speaks by itself, if there is room for a token."""
+        if session.gate is None or not most:
+            return None
+        return Alone(session.gate, most, frozenset(self._facts.stop_tokens))
+
     def _check(self, session: Session, tokens: Tokens, wants: Wants) -> int:
-        """Refuse what cannot be read; return how many drafts there is room for."""
+        """Refuse what cannot be read; return for how many of its own tokens, drafted or said, there is room."""
         stands = session.cache.position
         check_source(tokens, wants, self._facts)
         if not tokens.source and not stands - session.loose <= tokens.position <= stands:
@@ -279,12 +297,14 @@ class Sessions:
         asked = tokens.position + len(tokens.ids)
         if asked > self.room:
             raise ContextExceeded(limit=self.room, asked=asked)
-        if tokens.drafts and wants.depth is not None:
-            raise MalformedMessage(reason="a session that wants taps alone has no drafts")
-        drafts = min(tokens.drafts, self.room - asked)
+        if (tokens.drafts or tokens.alone) and wants.depth is not None:
+            raise MalformedMessage(reason="a session that wants taps alone has no drafts and no gate")
+        if tokens.alone and session.gate is None:
+            raise MalformedMessage(reason="the session was opened without a gate")
+        drafts, said = (min(own, self.room - asked) for own in (tokens.drafts, tokens.alone))
         check_ids(tokens.ids, self._facts)
-        check_answer(tokens.wanted, wants, self._facts, drafts)
-        return drafts
+        check_answer(tokens.wanted, wants, self._facts, drafts, said)
+        return drafts + said
 
 
 class Turn:

@@ -127,7 +127,7 @@ class Basis:
         if taps and self.taps is not None:
             flat = states.taps.transpose(1, 0, 2).reshape(tokens, -1)
             in_taps = self.taps.coordinates(flat, taps)
-        beside = (states.log_z, states.candidates, states.drafted)
+        beside = (states.log_z, states.candidates, states.drafted, states.spoken)
         return Coordinates(states.position, in_final, in_taps, *beside)
 
     def read(self, message: Coordinates) -> States:
@@ -156,6 +156,7 @@ class Basis:
             message.log_z,
             message.candidates,
             message.drafted,
+            message.spoken,
         )
 
 

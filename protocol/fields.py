@@ -12,6 +12,8 @@ U32 = 2**32 - 1
 """The largest count or position that the wire can carry."""
 LONGEST_LABEL = 300
 
+_FLOAT32 = 3.4028234663852886e38
+"""The largest that there is."""
 _SMALLEST, _LARGEST = sys.float_info.min, sys.float_info.max
 _File = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _Digest = re.compile(r"[0-9a-f]{64}")
@@ -84,6 +86,22 @@ class Fields:
     def positive(self, name: str) -> float:
         """Return a finite number above 0."""
         return self.number(name, _SMALLEST, _LARGEST)
+
+    def float32(self, name: str) -> float:
+        """Return a number that float32 can hold."""
+        return self.number(name, -_FLOAT32, _FLOAT32)
+
+    def float32s(self, name: str, most: int) -> tuple[float, ...]:
+        """Return up to ``most`` numbers that float32 can hold."""
+        values = self.values(name, most)
+        good = tuple(
+            float(value)
+            for value in values
+            if _is_number(value) and -_FLOAT32 <= value <= _FLOAT32
+        )
+        if len(good) != len(values):
+            raise self._wrong(name, "must hold numbers that float32 can hold")
+        return good
 
     def flag(self, name: str) -> bool:
         """Return true or false."""

@@ -10,10 +10,12 @@ from protocol.codecs import codec_named
 from protocol.encoding import MOST_WIDTH, Encoding
 from protocol.errors import Fault, MalformedMessage, TensorMismatch
 from protocol.fields import U32, Fields
+from protocol.gate import Gate
 
 MOST_TAPS = 2**16 - 1
 MOST_CANDIDATES = 2**16 - 1
 MOST_DRAFTS = 2**16 - 1
+"""Tokens that the cloud computes by itself at one request: drafted ones, or those it says alone."""
 _U64 = 2**64 - 1
 _LONGEST_IDLE = 366.0 * 24 * 3600
 _Name = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -23,8 +25,8 @@ Ids = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 
 
-def no_drafts() -> Ids:
-    """Return the drafted tokens of an answer without any, uint32 (0,)."""
+def no_tokens() -> Ids:
+    """Return the drafted tokens, or the spoken ones, of an answer without any, uint32 (0,)."""
     return np.empty(0, np.uint32)
 
 
@@ -40,6 +42,8 @@ class Tokens:
         drafts: How many tokens the cloud may continue them with by itself.
         source: How many of them, from the first on, the encoder reads; only at position 0. States
             come back of what the decoder reads, or, where that is nothing, of the encoder.
+        alone: How many tokens the cloud may say by itself behind them, up to the first that needs
+            the device by the session's gate; one row is wanted then, and nothing is drafted.
     """
 
     step: int
@@ -48,6 +52,7 @@ class Tokens:
     ids: Ids
     drafts: int = 0
     source: int = 0
+    alone: int = 0
 
     def __post_init__(self) -> None:
         _check(self.ids, "ids", np.uint32, 1)
@@ -55,13 +60,16 @@ class Tokens:
         _within("tokens", tokens, 1, U32)
         _within("step", self.step, 0, _U64)
         _within("drafts", self.drafts, 0, MOST_DRAFTS)
-        _within("position", self.position, 0, U32 - tokens - self.drafts)
+        _within("alone", self.alone, 0, MOST_DRAFTS)
+        _within("position", self.position, 0, U32 - tokens - self.drafts - self.alone)
         _within("source", self.source, 0, tokens)
         _within("wanted", self.wanted, 1, tokens - self.source or tokens)
         if self.source and self.position:
             raise MalformedMessage(reason=f"a source begins at 0, not at {self.position}")
-        if self.source == tokens and self.drafts:
-            raise MalformedMessage(reason="nothing can be drafted behind a source alone")
+        if self.source == tokens and (self.drafts or self.alone):
+            raise MalformedMessage(reason="nothing can be said behind a source alone")
+        if self.alone and (self.drafts or self.wanted != 1):
+            raise MalformedMessage(reason="through a gate one row comes, and no drafts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +103,7 @@ class States:
         candidates: The likeliest tokens.
         drafted: Tokens that the cloud continued with, each the likeliest of the row before it,
             uint32 (D,), fewer than T; the last D rows are theirs.
+        spoken: Tokens that the cloud said by itself, uint32 (N,); the one row is of the last of them.
     """
 
     position: int
@@ -103,7 +112,8 @@ class States:
     final: Floats | None = None
     log_z: Floats | None = None
     candidates: Candidates | None = None
-    drafted: Ids = field(default_factory=no_drafts)
+    drafted: Ids = field(default_factory=no_tokens)
+    spoken: Ids = field(default_factory=no_tokens)
 
     def __post_init__(self) -> None:
         _check(self.taps, "taps", np.float32, 3)
@@ -116,7 +126,9 @@ class States:
         _within("hidden", hidden, 1, U32)
         if self.final is not None:
             _check(self.final, "final", np.float32, 2, (tokens, hidden))
-        _check_beside(tokens, self.log_z, self.candidates, self.drafted)
+        _check_beside(
+            tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +142,7 @@ class Coordinates:
         log_z: As in ``States``.
         candidates: The same.
         drafted: The same.
+        spoken: The same.
     """
 
     position: int
@@ -137,7 +150,8 @@ class Coordinates:
     taps: Floats
     log_z: Floats | None = None
     candidates: Candidates | None = None
-    drafted: Ids = field(default_factory=no_drafts)
+    drafted: Ids = field(default_factory=no_tokens)
+    spoken: Ids = field(default_factory=no_tokens)
 
     def __post_init__(self) -> None:
         _check(self.final, "final", np.float32, 2)
@@ -147,7 +161,9 @@ class Coordinates:
         _within("position", self.position, 0, U32 - tokens)
         for part in (self.final, self.taps):
             _within("coordinates", part.shape[1], 0, MOST_WIDTH)
-        _check_beside(tokens, self.log_z, self.candidates, self.drafted)
+        _check_beside(
+            tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken
+        )
 
 
 Message = Tokens | States | Coordinates | Fault
@@ -222,11 +238,13 @@ class SessionRequest:
         wants: What every step is to answer with.
         protocol: The version the device speaks, "major.minor".
         prefix: Id of the prefix that it begins behind, or None.
+        gate: Which tokens need the device, where the steps ask for that; or None.
     """
 
     wants: Wants
-    protocol: str = "1.1"
+    protocol: str = "1.2"
     prefix: str | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if not _Version.fullmatch(self.protocol):
@@ -246,6 +264,7 @@ class SessionRequest:
             wants=Wants.from_json(read.value("wants")),
             protocol=read.label("protocol"),
             prefix=read.maybe("prefix", read.label),
+            gate=read.optional("gate", lambda name: Gate.from_json(read.value(name))),
         )
 
 
@@ -338,7 +357,12 @@ def _check(
 
 
 def _check_beside(
-    tokens: int, log_z: Floats | None, candidates: Candidates | None, drafted: Ids
+    tokens: int,
+    position: int,
+    log_z: Floats | None,
+    candidates: Candidates | None,
+    drafted: Ids,
+    spoken: Ids,
 ) -> None:
     """Refuse what stands beside the states of T tokens and does not fit them."""
     if log_z is not None:
@@ -347,6 +371,10 @@ def _check_beside(
         raise _mismatch("candidates", f"of {tokens} tokens", candidates.ids)
     _check(drafted, "drafted", np.uint32, 1)
     _within("drafted", len(drafted), 0, min(tokens - 1, MOST_DRAFTS))
+    _check(spoken, "spoken", np.uint32, 1)
+    _within("spoken", len(spoken), 0, min(position, MOST_DRAFTS))
+    if len(spoken) and tokens != 1:
+        raise MalformedMessage(reason=f"spoken tokens come with one row, not with {tokens}")
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:

@@ -50,6 +50,13 @@ WANTS["properties"] |= {
     "basis": {"anyOf": [TEXT, {"type": "null"}]},
     "encoding": {"anyOf": [record(final=SECTIONS, taps=SECTIONS), {"type": "null"}]},
 }
+GATE = record(
+    threshold={"type": "number", "minimum": 0, "maximum": 1},
+    row={"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}]},
+    bias={"type": "number"},
+)
+SESSION_REQUEST = record(wants=WANTS, protocol=TEXT, prefix={"anyOf": [NAME, {"type": "null"}]})
+SESSION_REQUEST["properties"]["gate"] = {"anyOf": [GATE, {"type": "null"}]}
 SESSION = record(session=TEXT, position=COUNT, limit=COUNT, idle_seconds={"type": "number"})
 PREFIX = record(prefix=NAME, position=COUNT, idle_seconds={"type": "number"})
 POSITION = record(position=COUNT)

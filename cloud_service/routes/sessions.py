@@ -16,14 +16,11 @@ from cloud_service.routes.exchange import (
 )
 from cloud_service.routes.openapi import (
     FRAME,
-    NAME,
     POSITION,
     SESSION,
-    TEXT,
-    WANTS,
+    SESSION_REQUEST,
     described,
     document,
-    record,
 )
 from cloud_service.service import Service
 from cloud_service.sessions import Session
@@ -40,9 +37,7 @@ router = APIRouter(prefix="/v1/sessions")
         document(SESSION),
         status=201,
         says="The session is open",
-        body=document(
-            record(wants=WANTS, protocol=TEXT, prefix={"anyOf": [NAME, {"type": "null"}]})
-        ),
+        body=document(SESSION_REQUEST),
     ),
 )
 async def open_session(request: Request) -> Response:
@@ -66,6 +61,8 @@ async def step(request: Request, name: str) -> Response:
         waiter = Waiter(caller.owner)
         answering = service.sessions.step(waiter, session, tokens)
         frame = await unless_gone(request, waiter, answering)
+        # How many it would be nobody could tell before.
+        caller.tokens.spend(session.said)
         _time(service, session, started)
     return frame_answer(frame)
 

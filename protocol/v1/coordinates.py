@@ -11,7 +11,7 @@ The body of COORDINATES, since minor version 1:
         13     3  zero
         16   4*S  for each section: width (2), codec number (1), zero (1)
                   for each section: its coordinates (T, width) in its codec
-                  log Z, candidates and drafts as in STATES
+                  log Z, candidates, drafted and spoken tokens as in STATES
 """
 
 import struct
@@ -72,14 +72,18 @@ def coordinates_parts(message: Coordinates, encoding: Encoding) -> list[bytes]:
             pieces.append(_SECTION.pack(section.width, codec.number, 0))
             tensors.append(codec.encode(array[:, start:stop], part))
             start = stop
-    flags, count, beside = beside_bytes(message.log_z, message.candidates, message.drafted)
+    flags, count, beside = beside_bytes(
+        message.log_z, message.candidates, message.drafted, message.spoken
+    )
     counts = (len(encoding.final), len(encoding.taps))
     fixed = _FIXED.pack(message.position, len(message.final), count, flags, *counts, _ZEROS)
     return [fixed, *pieces, *tensors, *beside]
 
 
-def read_coordinates(body: memoryview, drafts: bool, limits: Limits) -> Coordinates:
-    """Read the body, or raise ``ProtocolError``."""
+def read_coordinates(
+    body: memoryview, follows: tuple[bool, bool], limits: Limits
+) -> Coordinates:
+    """Read the body, or raise ``ProtocolError``; ``follows`` as ``read_beside`` has it."""
     long_enough(body, _FIXED.size)
     position, tokens, count, parts, final, taps, zeros = _FIXED.unpack_from(body)
     limited("tokens", tokens, limits.tokens)
@@ -94,7 +98,7 @@ def read_coordinates(body: memoryview, drafts: bool, limits: Limits) -> Coordina
     for some in (every[:final], every[final:]):
         limited("coordinates", width_of(some), min(MOST_WIDTH, limits.hidden))
     sizes = tuple(codec_named(one.codec).size((tokens, one.width)) for one in every)
-    beside = read_beside(body, start + sum(sizes), tokens, parts, count, drafts, limits)
+    beside = read_beside(body, start + sum(sizes), tokens, parts, count, follows, limits)
     pieces = cut(body[start:], sizes)
     return Coordinates(
         position,

@@ -9,7 +9,7 @@ Header, little-endian as everything here, 16 bytes:
          5     1  minor version that the kind came with: 0, of COORDINATES 1
          6     1  kind: 1 TOKENS, 2 STATES, 3 FAULT, 4 COORDINATES (see ``coordinates``)
          7     1  codec number, 0 where no codec is used
-         8     4  feature bits: 1 DRAFTS, not in FAULT; 2 SOURCE, in TOKENS alone
+         8     4  feature bits: 1 DRAFTS and 4 GATE, not in FAULT; 2 SOURCE, in TOKENS alone
         12     4  length of the body
 
 TOKENS body:
@@ -22,6 +22,7 @@ TOKENS body:
         20   4*T  token ids
               4  drafts, 1 or more, if the bit DRAFTS is set
               4  source, 1 to T, if the bit SOURCE is set
+              4  alone, 1 or more, if the bit GATE is set
 
 STATES body:
 
@@ -39,6 +40,7 @@ STATES body:
                   log Z (T,) float32, if there
                   candidate ids (T, C) uint32, then logits (T, C) float32, if there
               4  D, 1 to T - 1, then the drafted ids (D,) uint32, if the bit DRAFTS is set
+              4  N, 1 or more, then the spoken ids (N,) uint32, if the bit GATE is set
 
 FAULT body: UTF-8 JSON, as ``Fault.to_json``.
 """
@@ -80,13 +82,16 @@ from protocol.v1.pieces import (
 )
 
 MAGIC = b"SPLG"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 TOKENS, STATES, FAULT, COORDINATES = 1, 2, 3, 4
 DRAFTS = 1
 """Feature bit: the device asks for drafts, the cloud answers with some."""
 SOURCE = 2
 """Feature bit: the first tokens are for an encoder."""
-_FEATURES = {TOKENS: DRAFTS | SOURCE, STATES: DRAFTS, FAULT: 0, COORDINATES: DRAFTS}
+GATE = 4
+"""Feature bit: the device lets the cloud speak alone, the cloud answers with what it said."""
+_ANSWERS = DRAFTS | GATE
+_FEATURES = {TOKENS: _ANSWERS | SOURCE, STATES: _ANSWERS, FAULT: 0, COORDINATES: _ANSWERS}
 _SINCE = {TOKENS: 0, STATES: 0, FAULT: 0, COORDINATES: 1}
 """The minor version that each kind came with, which its frames carry: they stay what they were."""
 
@@ -107,6 +112,7 @@ class Header:
         codec: The codec of the body's hidden states.
         drafts: Whether the bit DRAFTS is set.
         source: Whether the bit SOURCE is set.
+        gate: Whether the bit GATE is set.
         size: Bytes of the whole frame, header included.
     """
 
@@ -114,7 +120,13 @@ class Header:
     codec: Codec
     drafts: bool
     source: bool
+    gate: bool
     size: int
+
+    @property
+    def follows(self) -> tuple[bool, bool]:
+        """Whether drafted tokens stand at an answer's end, and whether spoken ones do."""
+        return self.drafts, self.gate
 
 
 def encode(message: Message, codec: str | Encoding = "f32") -> bytes:
@@ -129,19 +141,21 @@ def encode(message: Message, codec: str | Encoding = "f32") -> bytes:
 
     """
     if isinstance(message, Tokens):
-        features = DRAFTS * (message.drafts > 0) | SOURCE * (message.source > 0)
+        features = _bits(message.drafts, message.alone) | SOURCE * (message.source > 0)
         return _frame(TOKENS, 0, _tokens_parts(message), features)
     if isinstance(message, Coordinates):
         encoding = whole_encoding(message, codec) if isinstance(codec, str) else codec
         _fits(encoding.size(len(message.final)))
         parts = coordinates_parts(message, encoding)
-        return _frame(COORDINATES, 0, parts, DRAFTS * (len(message.drafted) > 0))
+        features = _bits(len(message.drafted), len(message.spoken))
+        return _frame(COORDINATES, 0, parts, features)
     if isinstance(message, States):
         if isinstance(codec, Encoding):
             raise TensorMismatch(part="taps", expected="coordinates", got="states")
         chosen = codec_named(codec)
         parts = _states_parts(message, chosen)
-        return _frame(STATES, chosen.number, parts, DRAFTS * (len(message.drafted) > 0))
+        features = _bits(len(message.drafted), len(message.spoken))
+        return _frame(STATES, chosen.number, parts, features)
     text = json.dumps(message.to_json(), ensure_ascii=False, separators=(",", ":"))
     return _frame(FAULT, 0, [text.encode()])
 
@@ -180,8 +194,12 @@ def decode(data: Data, limits: Limits) -> Message:
     if header.kind == TOKENS:
         return _read_tokens(body, header, limits)
     if header.kind == COORDINATES:
-        return read_coordinates(body, header.drafts, limits)
+        return read_coordinates(body, header.follows, limits)
     return fault_from_json(read_json(body, limits.json_bytes))
+
+
+def _bits(drafts: int, alone: int) -> int:
+    return DRAFTS * (drafts > 0) | GATE * (alone > 0)
 
 
 def _frame(kind: int, codec: int, parts: list[bytes], features: int = 0) -> bytes:
@@ -195,7 +213,8 @@ def _tokens_parts(message: Tokens) -> list[bytes]:
     fixed = _TOKENS.pack(message.step, message.position, message.wanted, len(message.ids))
     drafts = [COUNT.pack(message.drafts)] if message.drafts else []
     source = [COUNT.pack(message.source)] if message.source else []
-    return [fixed, id_bytes(message.ids), *drafts, *source]
+    alone = [COUNT.pack(message.alone)] if message.alone else []
+    return [fixed, id_bytes(message.ids), *drafts, *source, *alone]
 
 
 def _states_parts(message: States, codec: Codec) -> list[bytes]:
@@ -205,7 +224,9 @@ def _states_parts(message: States, codec: Codec) -> list[bytes]:
     parts = [codec.encode(message.taps, "taps")]
     if message.final is not None:
         parts.append(codec.encode(message.final, "final"))
-    flags, count, beside = beside_bytes(message.log_z, message.candidates, message.drafted)
+    flags, count, beside = beside_bytes(
+        message.log_z, message.candidates, message.drafted, message.spoken
+    )
     flags |= _FINAL if message.final is not None else 0
     fixed = _STATES.pack(message.position, tokens, hidden, taps, count, flags, _ZEROS)
     return [fixed, struct.pack(f"<{taps}I", *message.layers), *parts, *beside]
@@ -228,8 +249,8 @@ def _read_header(data: Data, limits: Limits) -> Header:
     size = _HEADER.size + length
     if size > limits.frame_bytes:
         raise FrameTooLarge(size=size, limit=limits.frame_bytes)
-    drafts, source = bool(features & DRAFTS), bool(features & SOURCE)
-    return Header(kind, codec_numbered(codec), drafts, source, size)
+    drafts, source, gate = (bool(features & bit) for bit in (DRAFTS, SOURCE, GATE))
+    return Header(kind, codec_numbered(codec), drafts, source, gate, size)
 
 
 def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
@@ -238,10 +259,13 @@ def _read_tokens(body: memoryview, header: Header, limits: Limits) -> Tokens:
     limited("tokens", tokens, limits.tokens)
     end = _TOKENS.size + 4 * tokens
     behind = end + COUNT.size * header.drafts
-    exactly(body, behind + COUNT.size * header.source)
+    last = behind + COUNT.size * header.source
+    exactly(body, last + COUNT.size * header.gate)
     drafts = read_count(body, end, limits) if header.drafts else 0
     source = _read_source(body, behind) if header.source else 0
-    return Tokens(step, position, wanted, ids_of(body[_TOKENS.size : end]), drafts, source)
+    alone = read_count(body, last, limits) if header.gate else 0
+    ids = ids_of(body[_TOKENS.size : end])
+    return Tokens(step, position, wanted, ids, drafts, source, alone)
 
 
 def _read_source(body: memoryview, offset: int) -> int:
@@ -267,7 +291,7 @@ def _read_states(body: memoryview, header: Header, limits: Limits) -> States:
         codec.size((tokens, hidden)) if parts & _FINAL else 0,
     )
     start = _STATES.size + sum(sizes)
-    beside = read_beside(body, start, tokens, parts, count, header.drafts, limits)
+    beside = read_beside(body, start, tokens, parts, count, header.follows, limits)
     layers, states, final = cut(body[_STATES.size :], sizes)
     return States(
         position,

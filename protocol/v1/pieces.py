@@ -8,7 +8,7 @@ import numpy as np
 from protocol.codecs.base import Array, aligned, require_finite
 from protocol.errors import LimitExceeded, MalformedMessage, TensorMismatch
 from protocol.limits import Limits
-from protocol.messages import Candidates, Ids, no_drafts
+from protocol.messages import Candidates, Ids, no_tokens
 
 COUNT = struct.Struct("<I")
 LOG_Z, CANDIDATES = 2, 4
@@ -21,10 +21,11 @@ class Beside(NamedTuple):
     log_z: Array | None
     candidates: Candidates | None
     drafted: Ids
+    spoken: Ids
 
 
 def beside_bytes(
-    log_z: Array | None, candidates: Candidates | None, drafted: Ids
+    log_z: Array | None, candidates: Candidates | None, drafted: Ids, spoken: Ids
 ) -> tuple[int, int, list[bytes]]:
     """Return the bits of the parts, the candidates a row, and the bytes."""
     flags, count, parts = 0, 0, list[bytes]()
@@ -36,39 +37,53 @@ def beside_bytes(
         count = candidates.ids.shape[1]
         parts.append(id_bytes(candidates.ids))
         parts.append(float_bytes(candidates.logits, "candidate logits"))
-    if len(drafted):
-        parts += [COUNT.pack(len(drafted)), id_bytes(drafted)]
+    for tokens in (drafted, spoken):
+        if len(tokens):
+            parts += [COUNT.pack(len(tokens)), id_bytes(tokens)]
     return flags, count, parts
 
 
 def read_beside(
-    body: memoryview, start: int, tokens: int, flags: int, count: int, drafts: bool, limits: Limits
+    body: memoryview,
+    start: int,
+    tokens: int,
+    flags: int,
+    count: int,
+    follows: tuple[bool, bool],
+    limits: Limits,
 ) -> Beside:
-    """Read from ``start`` to the end of the body, which must be the end of what is said."""
+    """
+    Read from ``start`` to the end of the body, which must be the end of what is said.
+
+    ``follows`` says whether drafted tokens are there, and whether spoken ones are.
+    """
     sizes = (4 * tokens if flags & LOG_Z else 0, 4 * tokens * count, 4 * tokens * count)
     end = start + sum(sizes)
-    drafted = no_drafts()
-    if drafts:
-        long_enough(body, end + COUNT.size)
-        number = read_count(body, end, limits)
-        exactly(body, end + COUNT.size + 4 * number)
-        drafted = ids_of(body[end + COUNT.size :])
-    else:
-        exactly(body, end)
+    lists = []
+    for there in follows:
+        found = no_tokens()
+        if there:
+            long_enough(body, end + COUNT.size)
+            first = end + COUNT.size
+            end = first + 4 * read_count(body, end, limits)
+            long_enough(body, end)
+            found = ids_of(body[first:end])
+        lists.append(found)
+    exactly(body, end)
     log_z, ids, logits = cut(body[start:], sizes)
     return Beside(
         floats(log_z, "log_z") if flags & LOG_Z else None,
         _candidates(ids, logits, (tokens, count)) if count else None,
-        drafted,
+        *lists,
     )
 
 
 def read_count(body: memoryview, offset: int, limits: Limits) -> int:
-    """Read how many drafts there are; where the bit is set, there is one at least."""
+    """Read how many tokens the cloud computes by itself; where the bit is set, it is one at least."""
     (count,) = COUNT.unpack_from(body, offset)
     limited("drafts", count, limits.drafts)
     if not count:
-        raise MalformedMessage(reason="the frame says that it has drafts, and has none")
+        raise MalformedMessage(reason="the frame says that the cloud goes on, and by no token")
     return int(count)
 
 

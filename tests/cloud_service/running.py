@@ -23,6 +23,7 @@ from cloud_service.service import Service, build
 from cloud_service.settings import Settings
 from protocol import versions
 from protocol.errors import Fault, fault_from_json
+from protocol.gate import Gate
 from protocol.kit import KitFile, KitManifest
 from protocol.messages import Ids, PrefixKept, SessionOpened, SessionRequest, States, Tokens, Wants
 from tests.protocol.samples import KIT
@@ -36,9 +37,15 @@ def ids_of(count: int, seed: int = 0) -> Ids:
 
 
 def tokens_of(
-    ids: Ids, position: int = 0, wanted: int | None = None, step: int = 0, drafts: int = 0
+    ids: Ids,
+    position: int = 0,
+    wanted: int | None = None,
+    step: int = 0,
+    drafts: int = 0,
+    alone: int = 0,
 ) -> Tokens:
-    return Tokens(step, position, wanted or len(ids), np.asarray(ids, np.uint32), drafts)
+    array = np.asarray(ids, np.uint32)
+    return Tokens(step, position, wanted or len(ids), array, drafts, alone=alone)
 
 
 @dataclass
@@ -60,8 +67,10 @@ class Running:
         assert answer.status_code in (200, 201), answer.text
         return PrefixKept.from_json(answer.json())
 
-    def open(self, wants: Wants = FINAL, prefix: str | None = None) -> SessionOpened:
-        request = SessionRequest(wants, prefix=prefix).to_json()
+    def open(
+        self, wants: Wants = FINAL, prefix: str | None = None, gate: Gate | None = None
+    ) -> SessionOpened:
+        request = SessionRequest(wants, prefix=prefix, gate=gate).to_json()
         answer = self.http.post("/v1/sessions", json=request)
         assert answer.status_code == 201, answer.text
         return SessionOpened.from_json(answer.json())

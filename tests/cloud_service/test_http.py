@@ -123,7 +123,7 @@ STEP_FAULTS = [
     (b"NOPE" + bytes(40), BadMagic, {}),
     (versions.encode(tokens_of(ids_of(3)))[:-1], TruncatedFrame, {"needed": 48, "got": 47}),
     (versions.encode(tokens_of(ids_of(3))) + b"x", TrailingBytes, {"extra": 1}),
-    (b"SPLG\x09" + bytes(40), UnsupportedVersion, {"major": 9, "spoken": "1.1"}),
+    (b"SPLG\x09" + bytes(40), UnsupportedVersion, {"major": 9, "spoken": "1.2"}),
     (
         versions.encode(Loading()),
         MalformedMessage,
@@ -275,7 +275,7 @@ def test_metrics_count_routes_and_never_sessions(cloud):
 
 
 def test_version_and_readiness_are_told(cloud):
-    assert cloud.http.get("/version").json()["protocol"] == ["1.1"]
+    assert cloud.http.get("/version").json()["protocol"] == ["1.2"]
     assert cloud.http.get("/ready").json() == {"status": "ready", "backbone": "llama"}
 
 

@@ -8,6 +8,7 @@ from protocol.codecs import CODEC_NAMES
 from protocol.encoding import Encoding, Measured, Section
 from protocol.errors import Fault, SessionNotFound
 from protocol.facts import BackboneFacts
+from protocol.gate import Gate
 from protocol.kit import BasisSpec, KitFile, KitManifest, Schedule, WeightSpec
 from protocol.limits import Limits
 from protocol.messages import (
@@ -58,14 +59,32 @@ ENCODING = Encoding(
     final=(Section("int8", 32), Section("int6", 38)), taps=(Section("int4", 33), Section("f16", 7))
 )
 DRAFTING_TOKENS = replace(TOKENS, drafts=5)
+GATED_TOKENS = replace(TOKENS, alone=6)
 SOURCE_TOKENS = replace(TOKENS, position=0, source=2, drafts=5)
 DRAFTED_STATES = replace(STATES, drafted=np.array([70000], np.uint32))
+SPOKEN_STATES = States(
+    position=41,
+    layers=(),
+    taps=numbers(0, 1, 70),
+    final=numbers(1, 70),
+    spoken=np.array([7, 70000], np.uint32),
+)
+SPOKEN_COORDINATES = replace(
+    COORDINATES,
+    final=COORDINATES.final[:1],
+    taps=COORDINATES.taps[:1],
+    log_z=None,
+    candidates=None,
+    drafted=np.empty(0, np.uint32),
+    spoken=SPOKEN_STATES.spoken,
+)
 BARE_STATES = States(position=0, layers=(), taps=np.zeros((0, 1, 2), np.float32))
 FAULT = SessionNotFound(session="früh")
 
 WANTS = Wants(layers=(0, 3, 30), final=True, log_z=True, candidates=8, codec="f16")
 ENCODED_WANTS = replace(WANTS, basis="ladder-0123abcd", encoding=ENCODING)
 SESSION_REQUEST = SessionRequest(WANTS, prefix="0a1b")
+GATED_REQUEST = SessionRequest(WANTS, gate=Gate(0.25, (0.5, -2.0, 1e-9), -0.125))
 SESSION_OPENED = SessionOpened(session="aB3-_", position=0, limit=2048, idle_seconds=600.0)
 PREFIX_KEPT = PrefixKept(prefix="0a1b", position=1024, idle_seconds=3600.0)
 
@@ -84,7 +103,7 @@ FACTS = BackboneFacts(
     stop_tokens=(2, 511),
     dtype="f32",
     logit_softcap=30.0,
-    protocol=("1.1",),
+    protocol=("1.2",),
     codecs=CODEC_NAMES,
     limits=Limits(tokens=4096),
 )
@@ -126,6 +145,8 @@ DOCUMENTS = (
     WANTS,
     ENCODED_WANTS,
     SESSION_REQUEST,
+    GATED_REQUEST,
+    GATED_REQUEST.gate,
     SESSION_OPENED,
     PREFIX_KEPT,
     FACTS.limits,
@@ -152,10 +173,13 @@ MESSAGES: tuple[Message, ...] = (
     TOKENS,
     DRAFTING_TOKENS,
     SOURCE_TOKENS,
+    GATED_TOKENS,
     STATES,
     DRAFTED_STATES,
+    SPOKEN_STATES,
     BARE_STATES,
     COORDINATES,
+    SPOKEN_COORDINATES,
     BARE_COORDINATES,
     FAULT,
 )

@@ -200,6 +200,19 @@ def test_any_states_come_back(data):
 
 @SOME
 @given(
+    spoken=arrays(np.uint32, st.integers(0, 64)),
+    alone=st.integers(0, 64),
+    final=arrays(np.float32, (1, 5), elements=FLOATS),
+)
+def test_what_goes_through_a_gate_comes_back(spoken, alone, final):
+    states = States(70, (), np.zeros((0, 1, 5), np.float32), final, spoken=spoken)
+    assert same(versions.decode(versions.encode(states)), states)
+    tokens = Tokens(1, 3, 1, np.arange(4, dtype=np.uint32), alone=alone)
+    assert same(versions.decode(versions.encode(tokens)), tokens)
+
+
+@SOME
+@given(
     ids=arrays(np.uint32, st.integers(1, 20)),
     step=st.integers(0, 2**64 - 1),
     drafts=st.integers(0, 64),

@@ -32,8 +32,10 @@ from tests.protocol.samples import (
     DRAFTING_TOKENS,
     ENCODING,
     FAULT,
+    GATED_TOKENS,
     MESSAGES,
     SOURCE_TOKENS,
+    SPOKEN_STATES,
     STATES,
     TOKENS,
     same,
@@ -44,6 +46,8 @@ GOLDEN_FRAMES = {
     "tokens": (TOKENS, "f32"),
     "tokens-drafts": (DRAFTING_TOKENS, "f32"),
     "tokens-source": (SOURCE_TOKENS, "f32"),
+    "tokens-gate": (GATED_TOKENS, "f32"),
+    "states-gate": (SPOKEN_STATES, "int8"),
     "states-drafts": (DRAFTED_STATES, "int8"),
     "fault": (FAULT, "f32"),
     "bare-states": (BARE_STATES, "f32"),
@@ -115,6 +119,31 @@ DRAFTED_FRAME = (
     b"\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x80\x40"  # 1, 2, 4
     b"\x02\x00\x00\x00\x05\x00\x00\x00\x01\x01\x00\x00"  # D, ids
 )
+GATED_FRAME = (
+    b"SPLG\x01\x00\x01\x00"
+    b"\x04\x00\x00\x00"  # gate
+    b"\x24\x00\x00\x00"
+    b"\x08\x07\x06\x05\x04\x03\x02\x01"
+    b"\x03\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00"
+    b"\x01\x00\x00\x00\x02\x01\x00\x00\x03\x00\x01\x00"
+    b"\x06\x00\x00\x00"  # six by itself
+)
+SMALL_SPOKEN = States(
+    position=9,
+    layers=(),
+    taps=np.zeros((0, 1, 1), np.float32),
+    log_z=np.array([1], np.float32),
+    spoken=np.array([5, 257], np.uint32),
+)
+SPOKEN_FRAME = (
+    b"SPLG\x01\x00\x02\x00"
+    b"\x04\x00\x00\x00"  # gate
+    b"\x24\x00\x00\x00"
+    b"\x09\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00"  # position, T, H
+    b"\x00\x00\x00\x00\x02\x00\x00\x00"  # K, C, log Z
+    b"\x00\x00\x80\x3f"  # 1
+    b"\x02\x00\x00\x00\x05\x00\x00\x00\x01\x01\x00\x00"  # N, ids
+)
 SMALL_COORDINATES = Coordinates(
     position=9,
     final=np.array([[7, -1]], np.float32),
@@ -160,6 +189,8 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (SOURCE_TOKENS, "f32", SOURCE_FRAME),
         (SMALL_DRAFTED, "f32", DRAFTED_FRAME),
         (SMALL_COORDINATES, SMALL_ENCODING, COORDINATES_FRAME),
+        (GATED_TOKENS, "f32", GATED_FRAME),
+        (SMALL_SPOKEN, "f32", SPOKEN_FRAME),
     ],
     ids=[
         "tokens",
@@ -169,6 +200,8 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         "tokens with a source",
         "states with drafts",
         "coordinates",
+        "tokens through a gate",
+        "states behind spoken tokens",
     ],
 )
 def test_a_message_and_its_literal_bytes(message, codec, data):
@@ -311,6 +344,16 @@ BAD_FRAMES = {
         changed(changed(DRAFTED_FRAME, 48, b"\3") + bytes(4), 12, b"\x30"),
         MalformedMessage,
     ),
+    "a fault with a gate": (changed(FAULT_FRAME, 8, b"\4"), UnsupportedFeature),
+    "tokens to be said, not announced": (changed(GATED_FRAME, 8, b"\0"), TensorMismatch),
+    "no tokens to be said": (changed(GATED_FRAME, 48, b"\0"), MalformedMessage),
+    "too many tokens to be said": (changed(GATED_FRAME, 48, b"\x41"), LimitExceeded),
+    "two rows through a gate": (changed(GATED_FRAME, 28, b"\2"), MalformedMessage),
+    "spoken and not announced": (changed(SPOKEN_FRAME, 8, b"\0"), TensorMismatch),
+    "spoken and drafted, of one list": (changed(SPOKEN_FRAME, 8, b"\5"), TensorMismatch),
+    "another number of spoken tokens": (changed(SPOKEN_FRAME, 40, b"\3"), TensorMismatch),
+    "too many spoken tokens": (changed(SPOKEN_FRAME, 40, b"\x41"), LimitExceeded),
+    "more spoken tokens than positions": (changed(SPOKEN_FRAME, 16, b"\1"), MalformedMessage),
     "coordinates without counts": (frame(4, bytes(15)), TensorMismatch),
     "coordinates with no rows": (frame(4, bytes(16)), MalformedMessage),
     "coordinates in a codec": (changed(COORDINATES_FRAME, 7, b"\1"), MalformedMessage),
@@ -381,6 +424,8 @@ def test_a_newer_fault_is_a_message_not_an_error():
         (Limits(candidates=1), COORDINATES),
         (Limits(drafts=4), DRAFTING_TOKENS),
         (Limits(drafts=1), SMALL_DRAFTED),
+        (Limits(drafts=5), GATED_TOKENS),
+        (Limits(drafts=1), SMALL_SPOKEN),
         (Limits(json_bytes=100), FAULT),
     ],
 )

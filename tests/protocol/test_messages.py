@@ -15,7 +15,7 @@ from protocol.messages import (
 )
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
-LATER = {"basis", "encoding", "encodings", "cache", "decoder_start", "encoder_layers"}
+LATER = {"gate", "basis", "encoding", "encodings", "cache", "decoder_start", "encoder_layers"}
 """Fields that older peers do not write."""
 
 IDS = np.array([5, 6], np.uint32)
@@ -62,6 +62,12 @@ def test_a_message_equals_only_itself():
         ({"source": 1, "wanted": 2}, "wanted must be 1 to 1, but is 2"),
         ({"source": 1, "position": 1}, "a source begins at 0"),
         ({"source": 2, "drafts": 1}, "behind a source"),
+        ({"source": 2, "alone": 1}, "behind a source"),
+        ({"alone": -1}, "alone must be 0"),
+        ({"alone": 2**16}, "alone must be 0"),
+        ({"position": 2**32 - 8, "alone": 6}, "position"),
+        ({"alone": 1, "drafts": 1}, "through a gate one row comes"),
+        ({"alone": 1, "wanted": 2}, "through a gate one row comes"),
         ({"wanted": 0}, "wanted must be 1 to 2, but is 0"),
         ({"wanted": 3}, "wanted must be 1 to 2, but is 3"),
         ({"ids": IDS[:0]}, "tokens must be 1"),
@@ -113,6 +119,7 @@ def test_no_candidates_are_said_by_none():
         {"log_z": LOG_Z[:, None]},
         {"candidates": Candidates(ROWS[:1].astype(np.uint32), ROWS[:1])},
         {"drafted": IDS[:1].astype(np.int32)},
+        {"spoken": IDS[:1].astype(np.int32)},
     ],
 )
 def test_states_of_another_form_are_refused(change):
@@ -132,6 +139,8 @@ def test_states_of_another_form_are_refused(change):
         ({"layers": (2, 1), "taps": TAPS.repeat(2, 0)}, "layers must ascend"),
         ({"layers": (2, 2), "taps": TAPS.repeat(2, 0)}, "layers must ascend"),
         ({"drafted": IDS}, "drafted must be 0 to 1, but is 2"),
+        ({"spoken": IDS}, "spoken must be 0 to 0, but is 2"),
+        ({"spoken": IDS, "position": 9}, "with one row, not with 2"),
         ({"taps": TAPS[:, :0]}, "tokens"),
         ({"taps": TAPS[:, :, :0]}, "hidden"),
     ],

@@ -8,7 +8,7 @@ from tests.protocol.samples import MESSAGES, SESSION_REQUEST
 
 
 def test_this_side_speaks_version_1():
-    assert versions.SPOKEN == ("1.1",)
+    assert versions.SPOKEN == ("1.2",)
     assert versions.LATEST == 1
     assert SESSION_REQUEST.protocol in versions.SPOKEN
 
@@ -51,7 +51,7 @@ def test_any_minor_version_of_a_spoken_one_will_do(protocol):
 
 @pytest.mark.parametrize("protocol", ["0.9", "2.0", "11.0", "", "one"])
 def test_another_major_version_is_refused(protocol):
-    with pytest.raises(UnsupportedVersion, match=r"spoken: 1\.1"):
+    with pytest.raises(UnsupportedVersion, match=r"spoken: 1\.2"):
         versions.check_spoken(protocol)
 
 
