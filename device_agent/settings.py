@@ -22,13 +22,17 @@ MOST_PREFIX = 2**20
 
 
 AUTO, OFF = "auto", "off"
-"""Words of the setting ``drafts``."""
+"""Words of the settings ``drafts`` and ``gate``."""
+
+CONFIDENCE, CLASSIFIER = "confidence", "classifier"
+"""Words of the setting ``gate_by``."""
 
 MOST_DRAFTS = 64
 
 CHOICES = {
     "codec": ("f32", "f16", "bf16", "int8"),
     "memory": ("on", "off"),
+    "gate_by": (CONFIDENCE, CLASSIFIER),
     "train_when": ("idle", "always"),
     "federated": ("off", "on"),
 }
@@ -97,6 +101,12 @@ class Settings:
     drafts: str = AUTO
     """Tokens that one request drafts and the device verifies: auto, off, or how many the cloud is asked for."""
 
+    gate: str = OFF
+    """Below which need of a token the backbone says it alone: a threshold from 0 to 1, or off."""
+
+    gate_by: str = CONFIDENCE
+    """What tells the need: the backbone's own confidence, or the plugin's classifier, whose weights leave then."""
+
     federated: str = "off"
     """Whether this device may learn together with others: on or off. Weights leave it then, see README."""
 
@@ -132,6 +142,7 @@ class Settings:
         for name, choices in CHOICES.items():
             _require_one_of(name, choices, getattr(self, name))
         _require_drafts(self.drafts)
+        _require_gate(self.gate)
         hours_of(self.train_hours)
         for name, (least, most) in RANGES.items():
             _require_within(name, least, most, getattr(self, name))
@@ -139,6 +150,12 @@ class Settings:
             raise BadSetting("wire_kl", f"must be 0 or a number of nats, but is {self.wire_kl}")
         if not 0 < self.patience < float("inf"):
             raise BadSetting("patience", f"must be a number of seconds, but is {self.patience}")
+
+
+    @property
+    def gate_threshold(self) -> float | None:
+        """The gate's; None without one."""
+        return None if self.gate == OFF else float(self.gate)
 
 
 def hours_of(text: str) -> tuple[time, time] | None:
@@ -174,6 +191,15 @@ def _require_drafts(value: str) -> None:
     if value not in (AUTO, OFF) and not (value.isdecimal() and 1 <= int(value) <= MOST_DRAFTS):
         reason = f"must be {AUTO}, {OFF}, or 1 to {MOST_DRAFTS}, but is {value!r}"
         raise BadSetting("drafts", reason)
+
+
+def _require_gate(value: str) -> None:
+    try:
+        good = value == OFF or 0 <= float(value) <= 1
+    except ValueError:
+        good = False
+    if not good:
+        raise BadSetting("gate", f"must be {OFF}, or a threshold from 0 to 1, but is {value!r}")
 
 
 def _require_within(name: str, least: int, most: int, value: int) -> None:
@@ -235,7 +261,9 @@ def _typed(field: Field[Any], value: Any) -> Any:
             raise BadSetting(field.name, f"must be a number, but is {value!r}") from None
     if kind is float and type(value) is int:
         return float(value)
-    if field.name == "drafts" and type(value) is int:
+    if (field.name == "drafts" and type(value) is int) or (
+        field.name == "gate" and type(value) in (int, float)
+    ):
         return str(value)
     if type(value) is not kind and not isinstance(value, Path):
         raise BadSetting(field.name, f"must be of type {kind.__name__}, but is {value!r}")

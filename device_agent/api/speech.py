@@ -85,7 +85,9 @@ def speech(asked: Asked) -> Work[Said]:
             raise ContextExceeded(limit=speaker.room, asked=len(ids) + 1)
         likelihood = _Likelihood(speaker.tokenizer, asked.alternatives)
         tokens, before, base = 0, speaker.drafts, asked.model.version is None
-        made_with = speaker.made_with(base)
+        watched = asked.alternatives is not None
+        gated = speaker.gates(asked.sampling, base=base, watched=watched)
+        made_with = speaker.made_with(base, gated)
         for piece in speaker.answer(
             ids,
             asked.sampling,
@@ -94,7 +96,7 @@ def speech(asked: Asked) -> Work[Said]:
             base=base,
             text=asked.text,
             reuse=True,
-            on_choice=None if asked.alternatives is None else likelihood.note,
+            on_choice=likelihood.note if watched else None,
         ):
             tokens += piece.token is not None
             shown = piece.token is not None and piece.token not in speaker.facts.stop_tokens

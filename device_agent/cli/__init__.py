@@ -72,6 +72,8 @@ SETTINGS_HELP = {
     "prefix": "tokens of your own text sent before everything the backbone reads; 0: none",
     "memory": "whether the memory of your texts takes part where it helps: on, off (default on)",
     "drafts": "tokens drafted ahead in one request and verified here: auto, off, or a number (default auto)",
+    "gate": "need of a token, 0 to 1, below which the backbone says it alone; off (default off)",
+    "gate_by": "what tells the need: confidence, classifier (the plugin's, sent to the cloud; default confidence)",
     "federated": "whether this device may learn together with others: on, off (default off)",
     "patience": "seconds to wait for one answer of the cloud (default 300)",
 }

@@ -112,9 +112,10 @@ def _answer(
         "finished": finished,
         "drafted": drafts.drafted,
         "accepted": drafts.accepted,
+        "alone": drafts.alone,
         "bytes_up": link.up - up,
         "bytes_down": link.down - down,
-        "made_with": speaker.made_with().to_json(),
+        "made_with": speaker.made_with(gated=speaker.gates(sampling)).to_json(),
     }
 
 

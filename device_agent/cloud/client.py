@@ -179,8 +179,10 @@ class CloudClient(Closing):
 
     def open_session(self, request: SessionRequest, tries: int = TRIES) -> SessionOpened:
         """Begin a session; its wants hold for all of its steps."""
+        # A classifier is personal: that it leaves is an entry of its own.
+        kind: Kind = "session" if request.gate is None or request.gate.row is None else "gate"
         return SessionOpened.from_json(
-            self._json("session", "POST", "/v1/sessions", request.to_json(), tries)
+            self._json(kind, "POST", "/v1/sessions", request.to_json(), tries)
         )
 
     def step(
@@ -337,10 +339,14 @@ def _states(frame: bytes, limits: Limits, asked: Tokens | None, basis: Basis | N
         raise MalformedMessage(reason=f"{came} came where {expected} were expected")
     if asked is None:
         raise MalformedMessage(reason="more states came than texts were sent")
-    first, rows = asked.position + len(asked.ids) - asked.wanted, message.taps.shape[1]
-    drafted = len(message.drafted)
-    if drafted > asked.drafts:
-        raise MalformedMessage(reason=f"asked for {asked.drafts} drafts, {drafted} came")
+    drafted, spoken = len(message.drafted), len(message.spoken)
+    if drafted > asked.drafts or spoken > asked.alone:
+        raise MalformedMessage(
+            reason=f"asked for {asked.drafts} drafts and for {asked.alone} tokens to be said,"
+            f" {drafted} and {spoken} came"
+        )
+    first = asked.position + len(asked.ids) - asked.wanted + spoken
+    rows = message.taps.shape[1]
     if message.position != first or rows != asked.wanted + drafted:
         raise MalformedMessage(
             reason=f"asked for {asked.wanted} states from position {first} on,"

@@ -18,6 +18,7 @@ from protocol.errors import (
     PrefixNotFound,
     SessionNotFound,
 )
+from protocol.gate import Gate
 from protocol.messages import SessionOpened, SessionRequest, States, Tokens, Wants
 
 REPLAYS = 4
@@ -37,6 +38,7 @@ class RemoteSession(Closing):
         prefix: Tokens that it begins behind, which the cloud reads once for all sessions; they
             count among its tokens and cannot be cropped.
         basis: The one that the wants name, if they do.
+        gate: Tells the cloud which tokens it may say by itself, in steps that let it.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class RemoteSession(Closing):
         wants: Wants,
         prefix: Sequence[int] = (),
         basis: Basis | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._cloud = cloud
+        self._gate = gate
         self._wants, self._basis = wants, basis
         self._prefix = [int(i) for i in prefix]
         self._ids = list(self._prefix)
@@ -87,8 +91,11 @@ class RemoteSession(Closing):
         wanted: int = 1,
         drafts: int = 0,
         kind: StepKind = "prompt",
+        alone: int = 0,
     ) -> States:
         """Add tokens; get the states of the last ``wanted`` of them, and of those the cloud drafts.
+
+        Through the gate: get the state of the last token alone, in front of which the cloud may have said some.
 
         Args:
             ids: (T,), at least one.
@@ -96,19 +103,22 @@ class RemoteSession(Closing):
             drafts: How many tokens the cloud may continue with by itself, where it takes so many;
                 they are in the session too.
             kind: What the tokens are, for the ledger.
+            alone: How many tokens the cloud may say by itself, where it says so many; they are in
+                the session too.
 
         Raises:
             ContextExceeded: The session is full; nothing was added.
         """
         new = [int(i) for i in ids]
-        drafts = min(drafts, self._cloud.limits.drafts)
+        most = self._cloud.limits.drafts
+        drafts, alone = min(drafts, most), min(alone, most)
         try:
             self._settle(PATIENT_TRIES)
-            states = self._send(new, wanted, drafts, kind)
+            states = self._send(new, wanted, drafts, kind, alone)
         except (SessionNotFound, PositionMismatch):
-            states = self._replay(new, wanted, drafts)
-        self._ids += [*new, *states.drafted.tolist()]
-        self._loose = states.position + 1
+            states = self._replay(new, wanted, drafts, alone)
+        self._ids += [*new, *states.drafted.tolist(), *states.spoken.tolist()]
+        self._loose = states.position + 1 - len(states.spoken)
         return states
 
     def begin(self, source: int) -> None:
@@ -145,12 +155,12 @@ class RemoteSession(Closing):
 
     def _open(self, tries: int = TRIES) -> SessionOpened:
         if not self._prefix:
-            return self._cloud.open_session(SessionRequest(wants=self._wants), tries)
+            return self._cloud.open_session(SessionRequest(self._wants, gate=self._gate), tries)
         lost = 0
         while True:
             kept = self._cloud.keep_prefix(self._prefix, tries)
             try:
-                request = SessionRequest(wants=self._wants, prefix=kept.prefix)
+                request = SessionRequest(self._wants, prefix=kept.prefix, gate=self._gate)
                 opened = self._cloud.open_session(request, tries)
             except PrefixNotFound:
                 lost += 1
@@ -169,13 +179,14 @@ class RemoteSession(Closing):
             self._cloud.crop(self._opened.session, self.position, tries)
             self._unsure, self._loose = False, self.position
 
-    def _replay(self, new: list[int], wanted: int, drafts: int) -> States:
+    def _replay(self, new: list[int], wanted: int, drafts: int, alone: int) -> States:
         past, lost = self._ids, 0
         while True:
             self._cloud.doubt()
             self._opened, self._ids = self._open(PATIENT_TRIES), list(self._prefix)
             try:
-                return self._send(past[len(self._prefix) :] + new, wanted, drafts, "replay")
+                again = past[len(self._prefix) :] + new
+                return self._send(again, wanted, drafts, "replay", alone)
             except (SessionNotFound, PositionMismatch):
                 lost += 1
                 if lost == REPLAYS:
@@ -183,7 +194,9 @@ class RemoteSession(Closing):
             finally:
                 self._ids = past
 
-    def _send(self, new: list[int], wanted: int, drafts: int, kind: StepKind) -> States:
+    def _send(
+        self, new: list[int], wanted: int, drafts: int, kind: StepKind, alone: int
+    ) -> States:
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
         *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
         position = self.position
@@ -193,18 +206,24 @@ class RemoteSession(Closing):
         for part in parts:
             self._send_part(part, position, 1, kind)
             position += len(part)
-        states = self._send_part(last, position, wanted, kind, drafts)
+        states = self._send_part(last, position, wanted, kind, drafts, alone)
         self._check(states)
         self._unsure = False
         return states
 
     def _send_part(
-        self, ids: list[int], position: int, wanted: int, kind: StepKind, drafts: int = 0
+        self,
+        ids: list[int],
+        position: int,
+        wanted: int,
+        kind: StepKind,
+        drafts: int = 0,
+        alone: int = 0,
     ) -> States:
         self._steps += 1
         source = 0 if position else self._source
         tokens = Tokens(
-            self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts, source
+            self._steps, position, wanted, np.array(ids, dtype=np.uint32), drafts, source, alone
         )
         return self._cloud.step(self._opened.session, tokens, PATIENT_TRIES, self._basis, kind)
 

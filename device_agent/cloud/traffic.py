@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 StepKind = Literal["prompt", "answer", "replay"]
 """What the tokens of a step are."""
 
-Kind = Literal["facts", "tokenizer", "kit", "session", "prefix", "features", "federated", StepKind]
+Kind = Literal["facts", "tokenizer", "kit", "session", "gate", "prefix", "features", "federated", StepKind]
 
 
 class About(NamedTuple):
@@ -22,6 +22,7 @@ KINDS: dict[Kind, About] = {
     "tokenizer": About("fetching the tokenizer", text=False),
     "kit": About("fetching a kit", text=False),
     "session": About("opening, cropping and closing sessions", text=False),
+    "gate": About("opening a session with the plugin's classifier", text=False),
     "prefix": About("your personal prefix", text=True),
     "features": About("texts to be read: what you teach, what you have embedded", text=True),
     "federated": About("what training added to weights shared with others", text=False),

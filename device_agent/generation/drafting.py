@@ -29,16 +29,21 @@ PROBE = 32
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Tokens that were drafted, and those of them that were accepted."""
+    """Tokens that were drafted, those of them that were accepted, and those that the cloud said alone."""
 
     drafted: int = 0
     accepted: int = 0
+    alone: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.drafted + other.drafted, self.accepted + other.accepted)
+        return Tally(
+            self.drafted + other.drafted,
+            self.accepted + other.accepted,
+            self.alone + other.alone,
+        )
 
     def __sub__(self, other: "Tally") -> "Tally":
-        return Tally(self.drafted - other.drafted, self.accepted - other.accepted)
+        return self + Tally(-other.drafted, -other.accepted, -other.alone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from device_agent.cloud.session import RemoteSession
 from device_agent.cloud.traffic import StepKind
 from device_agent.data.tokenizer import TextStream, Tokenizer
-from device_agent.generation.drafting import MOST, Draft, Drafting
+from device_agent.generation.drafting import MOST, Draft, Drafting, Tally
 from device_agent.generation.lookup import Lookup
 from device_agent.generation.sampling import Sampling
 from device_agent.generation.verification import Verifier
@@ -56,6 +57,7 @@ def generate(
     memory: GatedMemory | None = None,
     uncounted: int = 0,
     drafting: Drafting | None = None,
+    gated: bool = False,
     known: NDArray[np.uint32] | None = None,
     on_choice: OnChoice | None = None,
 ) -> Iterator[Piece]:
@@ -77,6 +79,9 @@ def generate(
         memory: Mixed into every choice; None for none.
         uncounted: Tokens at the session's start that may be repeated without a penalty.
         drafting: How many tokens are drafted; None for none.
+        gated: Whether the cloud says by itself what does not need the device, by the session's gate. Then
+            nothing is drafted, and the backbone's likeliest tokens stand where it has spoken: for greedy
+            sampling only, and ``on_choice`` is not told of them.
         known: Other text (N,), tokens of which may be sent as a guess where the answer says the same.
         on_choice: Told of each token before its piece comes.
 
@@ -88,7 +93,8 @@ def generate(
     stream, watch = TextStream(tokenizer), _StopWatch(stop_strings)
     text = [*session.tokens, *(int(i) for i in prompt_ids)]
     verifier = Verifier(plugin, head, memory, sampling, text[uncounted:])
-    drafts = _Drafts(session, drafting or Drafting(OFF), Lookup(text, session.limit, known))
+    lookup = Lookup(text, session.limit, known)
+    drafts = _Drafts(session, drafting or Drafting(OFF), lookup, gated)
     left, ids = limit, read_ahead(session, plugin, prompt_ids)
     while True:
         try:
@@ -99,10 +105,11 @@ def generate(
                 raise
             yield Piece(watch.add(stream.close()) + watch.close(), None, "length")
             return
-        for token, logits in verifier.choices(states, drafted):
+        said = ((token, None) for token in states.spoken.tolist())
+        for token, logits in chain(said, verifier.choices(states, drafted)):
             left -= 1
             full = drafts.take(token)
-            if on_choice is not None:
+            if on_choice is not None and logits is not None:
                 on_choice(token, logits)
             ends = token in stop_tokens
             shown = "" if ends else watch.add(stream.push(token))
@@ -138,8 +145,11 @@ def read_ahead(
 class _Drafts:
     """The requests of one answer: what each drafts, and what became of it."""
 
-    def __init__(self, session: RemoteSession, drafting: Drafting, lookup: Lookup) -> None:
+    def __init__(
+        self, session: RemoteSession, drafting: Drafting, lookup: Lookup, gated: bool
+    ) -> None:
         self._session, self._drafting, self._lookup = session, drafting, lookup
+        self._gated, self._said = gated, 0
         self._draft, self._guess = Draft(), list[int]()
         self._drafted, self._chosen = list[int](), list[int]()
         self._stands = 0
@@ -158,7 +168,10 @@ class _Drafts:
             ContextExceeded: ``ids`` themselves do not fit.
         """
         session, drafting = self._session, self._drafting
-        room = min(useful, session.limit - session.position - len(ids))
+        room = max(0, min(useful, session.limit - session.position - len(ids)))
+        if self._gated:
+            self._draft, self._guess = Draft(), []
+            return self._take_in(session.step(ids, kind=kind, alone=room))
         self._guess = self._lookup.guess(min(room, MOST)) if drafting.adapts else []
         self._draft = drafting.next(room, self._guess)
         began = time.perf_counter()
@@ -171,12 +184,15 @@ class _Drafts:
             self._draft = Draft()
             states = self._send(ids, kind)
         seconds = time.perf_counter() - began
-        drafted = states.drafted.tolist()
         if len(ids) == 1:
             # A prompt takes what it takes: that says nothing of the tokens behind it.
-            drafting.learn_request(self._draft, len(drafted), seconds)
-        self._drafted, self._chosen = [*self._draft.own, *drafted], []
-        self._stands = states.position + 1
+            drafting.learn_request(self._draft, len(states.drafted), seconds)
+        return self._take_in(states)
+
+    def _take_in(self, states: States) -> tuple[States, list[int]]:
+        self._drafted, self._chosen = [*self._draft.own, *states.drafted.tolist()], []
+        self._said = len(states.spoken)
+        self._stands = states.position + 1 - self._said
         return states, self._drafted
 
     def _send(self, ids: Sequence[int] | NDArray[np.uint32], kind: StepKind) -> States:
@@ -192,6 +208,7 @@ class _Drafts:
     def settle(self, verifier: Verifier) -> None:
         """Take back what was drafted in vain, and learn from it."""
         self._session.crop(self._stands + len(self._chosen) - 1)
+        self._drafting.tally += Tally(alone=min(self._said, len(self._chosen)))
         self._drafting.learn_choices(self._draft, self._drafted, self._chosen, self._guess)
         self._drafting.learn_rows(verifier.rows, verifier.seconds)
 

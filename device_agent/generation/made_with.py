@@ -22,6 +22,10 @@ class MadeWith:
     memory: bool = False
     """Whether the memory had a say."""
 
+    gate: str = ""
+    """By what the backbone was let speak alone, and from which need on it was not, as ``confidence:0.3``; empty
+    where it was not."""
+
     @property
     def fingerprint(self) -> str:
         """All of it in a word, as OpenAI's ``system_fingerprint``: ``me:3-f00d5eed0123-prefix1024-plugin-memory``."""
@@ -29,6 +33,7 @@ class MadeWith:
         parts += [f"prefix{self.prefix}"] if self.prefix else []
         parts += ["plugin"] if self.corrects else []
         parts += ["memory"] if self.memory else []
+        parts += [self.gate] if self.gate else []
         return "-".join(parts)
 
     def to_json(self) -> dict[str, object]:

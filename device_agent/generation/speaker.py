@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 from device_agent.closing import Closing
@@ -13,6 +14,7 @@ from device_agent.data.pairs import opened, source_of
 from device_agent.data.tokenizer import Tokenizer
 from device_agent.errors import DeviceError
 from device_agent.generation.drafting import Drafting, Tally
+from device_agent.generation.gating import gate_of, goes_through
 from device_agent.generation.generate import OnChoice, Piece, generate, read_ahead
 from device_agent.generation.made_with import MadeWith
 from device_agent.generation.posterior import EVIDENCE, is_foreign, log_likelihood
@@ -91,12 +93,16 @@ class Speaker(Closing):
         )
         self._cloud = link.cloud
         resident = self._plugin is not None and self._plugin.sequential
+        # Who keeps something of every token has to be given every token's states.
+        personal = (self._plugin is not None or self._memory is not None) and not resident
+        self._gate = gate_of(link, version, kit) if version is not None and personal else None
+        self._gate_name = f"{link.settings.gate_by}:{link.settings.gate}" if self._gate else ""
         # Who computes the last blocks needs what they read, and nothing that is made of it.
         final = self._memory is not None or not resident
         reads = self._plugin is not None
         self._wants, self._basis = wire_of(link, kit, encoding, taps=reads, final=final)
         self._bare_wants = wire_of(link, kit, encoding, taps=False).wants
-        self._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
+        self._session = self._opened()
         self._bare: RemoteSession | None = None
         self._draft_anew(link)
 
@@ -105,19 +111,25 @@ class Speaker(Closing):
         other = copy.copy(self)
         other._cloud = link.cloud
         other._plugin = None if self._plugin is None else self._plugin.beside()
-        other._session = RemoteSession(link.cloud, self._wants, self._prefix, self._basis)
+        other._session = other._opened()
         other._bare = None
         other._draft_anew(link)
         return other
 
-    def made_with(self, base: bool = False) -> MadeWith:
-        """What answers are made with; ``base`` as in ``answer``."""
-        return MadeWith(self.facts.fingerprint) if base else self._made_with
+    def made_with(self, base: bool = False, gated: bool = False) -> MadeWith:
+        """What answers are made with; ``base`` as in ``answer``, ``gated`` as ``gates`` says."""
+        if base:
+            return MadeWith(self.facts.fingerprint)
+        return replace(self._made_with, gate=self._gate_name) if gated else self._made_with
+
+    def gates(self, sampling: Sampling, *, base: bool = False, watched: bool = False) -> bool:
+        """Whether the cloud says by itself what does not need the device; ``watched``: choices are looked at."""
+        return self._gate is not None and not base and not watched and goes_through(sampling)
 
     @property
     def drafts(self) -> Tally:
         """Tokens drafted and accepted so far."""
-        return self._drafting.tally + self._base_drafting.tally
+        return self._drafting.tally + self._base_drafting.tally + self._gated.tally
 
     @property
     def room(self) -> int:
@@ -210,6 +222,8 @@ class Speaker(Closing):
             session.begin(len(prompt))
             shared = 0
         stops: Collection[int] = frozenset(self.facts.stop_tokens)
+        gated = self.gates(sampling, base=base, watched=on_choice is not None)
+        own = self._gated if gated else self._drafting
         return generate(
             session,
             None if base else self._plugin,
@@ -224,7 +238,8 @@ class Speaker(Closing):
             # The prefix is how the person writes, which a penalty must not drive out; and a target
             # may say what its source says.
             uncounted=len(whole) if encodes else len(prefix),
-            drafting=self._base_drafting if base else self._drafting,
+            drafting=self._base_drafting if base else own,
+            gated=gated,
             known=None if base else self._guessable,
             on_choice=on_choice,
         )
@@ -235,6 +250,11 @@ class Speaker(Closing):
         own = OFF if self._wants.depth is not None else link.settings.drafts
         self._drafting = Drafting(own)
         self._base_drafting = Drafting(link.settings.drafts)
+        self._gated = Drafting(OFF)
+
+    def _opened(self) -> RemoteSession:
+        """A session for what is personal."""
+        return RemoteSession(self._cloud, self._wants, self._prefix, self._basis, self._gate)
 
     def _frozen(self) -> RemoteSession:
         """The session in which the backbone speaks by itself."""

@@ -33,6 +33,19 @@ def test_drafts_are_a_word_or_a_number(tmp_path, line, drafts):
     assert load({"home": tmp_path}, {"SIDEPLUG_DRAFTS": "12"}).drafts == "12"
 
 
+@pytest.mark.parametrize(("line", "threshold"), [("gate = 0.3", 0.3), ("gate = '0.5'", 0.5), ("gate = 1", 1.0), ("gate = 'off'", None), ("", None)])  # fmt: skip
+def test_a_gate_is_a_threshold_or_off(tmp_path, line, threshold):
+    (tmp_path / "config.toml").write_text(line)
+    assert load({"home": tmp_path}, {}).gate_threshold == threshold
+    assert load({"home": tmp_path}, {"SIDEPLUG_GATE": "0.25"}).gate_threshold == 0.25
+
+
+@pytest.mark.parametrize("gate", ["on", "1.5", "-0.1", "nan", ""])
+def test_a_gate_that_is_neither_is_refused(tmp_path, gate):
+    with pytest.raises(BadSetting, match="threshold from 0 to 1"):
+        Settings(home=tmp_path, gate=gate)
+
+
 def test_an_empty_variable_is_no_variable(tmp_path):
     assert load({"home": tmp_path}, {"SIDEPLUG_RECIPE": ""}).recipe == "ladder"
 

@@ -19,6 +19,7 @@ from protocol.errors import (
     PrefixNotFound,
     SessionNotFound,
 )
+from protocol.gate import Gate
 from protocol.limits import Limits
 from protocol.messages import SessionRequest, States, Tokens, Wants
 from tests.device_agent.scripted_cloud import Answer, Request, json_answer
@@ -47,6 +48,10 @@ class ToyBackbone:
         self.steps: list[Tokens] = []
         self._last: tuple[int, int, Answer] | None = None
         """The last step of all: its session's list of tokens, its own id, and what was answered."""
+        self.gates: list[Gate | None] = []
+        """Of each session that was opened, in order."""
+        self._gate_of: dict[int, Gate | None] = {}
+        """Of each session, by its list of tokens."""
         self._loose: dict[int, int] = {}
         """Of each session, by its list of tokens: how many at the end a step may begin in front of."""
         self._names = (f"s{number}" for number in itertools.count())
@@ -89,6 +94,8 @@ class ToyBackbone:
             asked = SessionRequest.from_json(json.loads(body))
             ids = [] if asked.prefix is None else list(self.require_prefix(asked.prefix))
             self.sessions[name] = (ids, asked.wants)
+            self.gates.append(asked.gate)
+            self._gate_of[id(ids)] = asked.gate
             opened = {
                 "session": name,
                 "position": len(ids),
@@ -123,16 +130,37 @@ class ToyBackbone:
         ids[tokens.position :] = tokens.ids.tolist()
         self.steps.append(tokens)
         drafted = self._drafted(ids, min(tokens.drafts, self.limit - len(ids)))
-        first = len(ids) - tokens.wanted
-        ids += drafted
-        states = replace(toy_states(ids, first, wants), drafted=np.array(drafted, np.uint32))
-        self._loose[id(ids)] = len(ids) - first - 1
+        spoken = self._spoken(ids, min(tokens.alone, self.limit - len(ids)))
+        first = len(ids) + len(spoken) - tokens.wanted
+        ids += [*drafted, *spoken]
+        states = replace(
+            toy_states(ids, first, wants),
+            drafted=np.array(drafted, np.uint32),
+            spoken=np.array(spoken, np.uint32),
+        )
+        self._loose[id(ids)] = len(ids) - first - 1 + len(spoken)
         self._last = (id(ids), tokens.step, Answer(versions.encode(states, wants.codec)))
         return self._last[2]
+
+    def _spoken(self, ids: list[int], most: int) -> list[int]:
+        """What it says by itself: it is not sure of what comes before every fifth letter."""
+        gate, spoken, token = self._gate_of[id(ids)], list[int](), ids[-1]
+        while len(spoken) < most:
+            assert gate is not None
+            token = (token + 1) % HIDDEN
+            if need_of(token) >= gate.threshold:
+                break
+            spoken.append(token)
+        return spoken
 
     def _drafted(self, ids: list[int], count: int) -> list[int]:
         """What it wants to go on with."""
         return [(ids[-1] + number) % HIDDEN for number in range(1, count + 1)]
+
+
+def need_of(token: int) -> float:
+    """How much the toy's next token needs the device."""
+    return 0.9 if token % 5 == 0 else 0.1
 
 
 def toy_states(ids: list[int], first: int, wants: Wants) -> States:

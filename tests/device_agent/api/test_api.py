@@ -77,7 +77,7 @@ def test_a_chat_is_answered_by_who_is_asked(client, model, said):
     assert (answer.usage.completion_tokens, answer.usage.total_tokens) == (4, 11)
     plugin = {"base": None, "me": "2", "me:1": "1", "me:2": "2"}[model]
     made_with = {"backbone": "f" * 64, "plugin": plugin, "corrects": plugin is not None}
-    assert answer.sideplug == {**made_with, "prefix": 0, "memory": False}
+    assert answer.sideplug == {**made_with, "prefix": 0, "memory": False, "gate": ""}
     who = "base-" + "f" * 12 if plugin is None else f"me:{plugin}-" + "f" * 12 + "-plugin"
     assert answer.system_fingerprint == who
 

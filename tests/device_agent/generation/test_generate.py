@@ -43,10 +43,10 @@ class Toy:
         self.tokenizer = letter_tokenizer(folder)
         self.cloud, self.server, self.backbone = cloud, server, backbone
 
-    def session(self, layers=()):
-        return RemoteSession(self.cloud, Wants(layers, True, False, 0, "f32"))
+    def session(self, layers=(), gate=None):
+        return RemoteSession(self.cloud, Wants(layers, True, False, 0, "f32"), gate=gate)
 
-    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None, drafting=None, known=None, session=None):  # fmt: skip # noqa: B008 - frozen
+    def run(self, prompt=(3,), *, plugin=None, sampling=Sampling(), stops=(), strings=(), limit=5, memory=None, drafting=None, known=None, gated=False, session=None):  # fmt: skip # noqa: B008 - frozen
         session = session or self.session(TAPS if plugin else ())
         return list(
             generate(
@@ -61,6 +61,7 @@ class Toy:
                 limit,
                 memory=memory,
                 drafting=drafting,
+                gated=gated,
                 known=known,
             )
         )

@@ -9,6 +9,8 @@ from tests.device_agent.home import add_plugin
 def test_everything_that_has_a_say_is_in_the_word():
     whole = MadeWith("0123456789abcdef", "3", True, 1024, True)
     assert whole.fingerprint == "me:3-0123456789ab-prefix1024-plugin-memory"
+    gated = MadeWith("0123456789abcdef", "3", gate="confidence:0.3")
+    assert gated.fingerprint == "me:3-0123456789ab-confidence:0.3"
     assert MadeWith("0123456789abcdef").fingerprint == "base-0123456789ab"
     words = {
         MadeWith(backbone, plugin, corrects, prefix, memory).fingerprint
@@ -31,6 +33,7 @@ def test_run_tells_what_took_part(sideplug):
         "corrects": True,
         "prefix": 2,
         "memory": False,
+        "gate": "",
     }
     told = json.loads(sideplug("run", "abc", "--raw", "--max-tokens", "1", "--base", "--json")[1])
     assert told["made_with"]["plugin"] is None
