@@ -16,6 +16,7 @@ from benchmarks import (
     exactness,
     far,
     federated,
+    gate,
     network,
     overhead,
     quality,
@@ -77,6 +78,7 @@ BENCHMARKS = tuple(
         survive,
         soak,
         wire,
+        gate,
         agent,
     )
 )

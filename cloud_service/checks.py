@@ -61,7 +61,9 @@ def check_text(text: Tokens, wants: Wants, facts: BackboneFacts, start: int, roo
 def check_no_drafts(tokens: Tokens) -> None:
     """Refuse tokens that nothing is said behind with ``MalformedMessage`` when they ask for it."""
     if tokens.drafts or tokens.alone:
-        raise MalformedMessage(reason="only the steps of sessions have drafts, or go through a gate")
+        raise MalformedMessage(
+            reason="only the steps of sessions have drafts, or go through a gate"
+        )
 
 
 def check_gate(gate: Gate | None, wants: Wants, facts: BackboneFacts) -> None:

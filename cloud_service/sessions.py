@@ -298,7 +298,9 @@ class Sessions:
         if asked > self.room:
             raise ContextExceeded(limit=self.room, asked=asked)
         if (tokens.drafts or tokens.alone) and wants.depth is not None:
-            raise MalformedMessage(reason="a session that wants taps alone has no drafts and no gate")
+            raise MalformedMessage(
+                reason="a session that wants taps alone has no drafts and no gate"
+            )
         if tokens.alone and session.gate is None:
             raise MalformedMessage(reason="the session was opened without a gate")
         drafts, said = (min(own, self.room - asked) for own in (tokens.drafts, tokens.alone))

@@ -151,7 +151,6 @@ class Settings:
         if not 0 < self.patience < float("inf"):
             raise BadSetting("patience", f"must be a number of seconds, but is {self.patience}")
 
-
     @property
     def gate_threshold(self) -> float | None:
         """The gate's; None without one."""

@@ -95,9 +95,7 @@ class Fields:
         """Return up to ``most`` numbers that float32 can hold."""
         values = self.values(name, most)
         good = tuple(
-            float(value)
-            for value in values
-            if _is_number(value) and -_FLOAT32 <= value <= _FLOAT32
+            float(value) for value in values if _is_number(value) and -_FLOAT32 <= value <= _FLOAT32
         )
         if len(good) != len(values):
             raise self._wrong(name, "must hold numbers that float32 can hold")

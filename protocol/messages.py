@@ -126,9 +126,7 @@ class States:
         _within("hidden", hidden, 1, U32)
         if self.final is not None:
             _check(self.final, "final", np.float32, 2, (tokens, hidden))
-        _check_beside(
-            tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken
-        )
+        _check_beside(tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,9 +159,7 @@ class Coordinates:
         _within("position", self.position, 0, U32 - tokens)
         for part in (self.final, self.taps):
             _within("coordinates", part.shape[1], 0, MOST_WIDTH)
-        _check_beside(
-            tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken
-        )
+        _check_beside(tokens, self.position, self.log_z, self.candidates, self.drafted, self.spoken)
 
 
 Message = Tokens | States | Coordinates | Fault

@@ -9,7 +9,6 @@ Side plugin adaption as its authors released it (arXiv 2403.07088).
 nothing: what it says is learnt from zero.
 """
 
-
 import torch
 from torch import Tensor
 

@@ -194,9 +194,7 @@ class RemoteSession(Closing):
             finally:
                 self._ids = past
 
-    def _send(
-        self, new: list[int], wanted: int, drafts: int, kind: StepKind, alone: int
-    ) -> States:
+    def _send(self, new: list[int], wanted: int, drafts: int, kind: StepKind, alone: int) -> States:
         """Send ``new`` behind the session's tokens, in as few steps as the limits allow."""
         *parts, last = _parts(new, wanted, self._cloud.limits.tokens)
         position = self.position

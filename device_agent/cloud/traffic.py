@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple, Protocol, get_args
 StepKind = Literal["prompt", "answer", "replay"]
 """What the tokens of a step are."""
 
-Kind = Literal["facts", "tokenizer", "kit", "session", "gate", "prefix", "features", "federated", StepKind]
+Kind = Literal[
+    "facts", "tokenizer", "kit", "session", "gate", "prefix", "features", "federated", StepKind
+]
 
 
 class About(NamedTuple):

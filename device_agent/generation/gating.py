@@ -17,9 +17,7 @@ SINCE = 2
 class NoClassifier(DeviceError):
     """The plugin has no classifier that could tell which tokens need the device."""
 
-    hint = (
-        "Train with --recipe ladder-gate-errors (the cloud has to offer it), or use --gate-by confidence."
-    )
+    hint = "Train with --recipe ladder-gate-errors (the cloud has to offer it), or use --gate-by confidence."
 
     def __init__(self, version: str, recipe: str) -> None:
         super().__init__(f"version {version} was trained by recipe {recipe}, without a classifier")

@@ -80,9 +80,7 @@ def coordinates_parts(message: Coordinates, encoding: Encoding) -> list[bytes]:
     return [fixed, *pieces, *tensors, *beside]
 
 
-def read_coordinates(
-    body: memoryview, follows: tuple[bool, bool], limits: Limits
-) -> Coordinates:
+def read_coordinates(body: memoryview, follows: tuple[bool, bool], limits: Limits) -> Coordinates:
     """Read the body, or raise ``ProtocolError``; ``follows`` as ``read_beside`` has it."""
     long_enough(body, _FIXED.size)
     position, tokens, count, parts, final, taps, zeros = _FIXED.unpack_from(body)

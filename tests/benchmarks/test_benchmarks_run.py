@@ -116,6 +116,27 @@ def test_every_encoding_is_tried_on_a_tiny_backbone(small_world, tmp_path):
     assert chosen[0]["bytes"] < whole["whole int8"]["bytes"]
 
 
+def test_gates_are_weighed_and_written_through_on_a_tiny_backbone(small_world, tmp_path):
+    report, _ = run("gate", tmp_path / "it.json", *words(small_world), cache=small_world[1])
+    assert {"bytes_cut_at_1_percent", "gain_kept", "bytes_cut_answers"} <= report.keys()
+    rows = report["results"]["curve"]
+    assert {row["arm"] for row in rows} == {"confidence", "mix", "errors"}
+    for arm in ("confidence", "mix", "errors"):
+        whole, none = (
+            next(row for row in rows if row["arm"] == arm and row["opened"] == share)
+            for share in (1, 0)
+        )
+        # With every token asked for the answers are what they are without a gate.
+        assert whole["bytes_cloud"] == pytest.approx(whole["bytes_ungated"])
+        assert none["bytes_cloud"] < whole["bytes_cloud"]
+    whole = next(row for row in rows if row["arm"] == "confidence" and row["opened"] == 1)
+    assert whole["kept"] == pytest.approx(1)
+    for ways in report["results"]["written"].values():
+        assert ways["gated"]["bytes_down"] <= ways["ungated"]["bytes_down"]
+        assert ways["ungated"]["alone"] == 0
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_agent_is_measured_on_a_tiny_backbone(small_world, tmp_path):
     report, shown = run("agent", tmp_path / "it.json", *words(small_world), cache=small_world[1])
     figures = {"first_token_seconds", "rss_idle_mb", "rss_chatting_mb", "rss_training_mb"}

@@ -152,7 +152,9 @@ def test_at_0_the_answer_is_that_of_a_step_without_a_gate(cloud):
 def test_a_step_that_does_not_ask_is_answered_as_if_there_were_no_gate(cloud):
     session = cloud.open(EVERYTHING, gate=Gate(1.0)).session
     ungated = cloud.post(session, tokens_of(PROMPT, wanted=3, drafts=2)).content
-    plain = cloud.post(cloud.open(EVERYTHING).session, tokens_of(PROMPT, wanted=3, drafts=2)).content
+    plain = cloud.post(
+        cloud.open(EVERYTHING).session, tokens_of(PROMPT, wanted=3, drafts=2)
+    ).content
     assert ungated == plain
 
 
@@ -247,7 +249,12 @@ def test_a_classifier_that_reads_nothing_here_is_refused(cloud, wants, gate, fau
 
 
 def test_a_gate_that_is_none_opens_no_session(cloud):
-    request = {"wants": FINAL.to_json(), "protocol": "1.2", "prefix": None, "gate": {"threshold": 2}}
+    request = {
+        "wants": FINAL.to_json(),
+        "protocol": "1.2",
+        "prefix": None,
+        "gate": {"threshold": 2},
+    }
     assert isinstance(fault_in(cloud.http.post("/v1/sessions", json=request)), MalformedMessage)
 
 
