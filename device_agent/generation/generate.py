@@ -168,10 +168,12 @@ class _Drafts:
             ContextExceeded: ``ids`` themselves do not fit.
         """
         session, drafting = self._session, self._drafting
-        room = max(0, min(useful, session.limit - session.position - len(ids)))
+        left = max(0, session.limit - session.position - len(ids))
         if self._gated:
             self._draft, self._guess = Draft(), []
-            return self._take_in(session.step(ids, kind=kind, alone=room))
+            # The answer's last token too: whose it is must not hang on where the answer ends.
+            return self._take_in(session.step(ids, kind=kind, alone=min(useful + 1, left)))
+        room = min(useful, left)
         self._guess = self._lookup.guess(min(room, MOST)) if drafting.adapts else []
         self._draft = drafting.next(room, self._guess)
         began = time.perf_counter()

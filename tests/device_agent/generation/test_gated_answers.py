@@ -53,7 +53,7 @@ def gated(toy, prompt=(3,), **options):
 
 
 def test_the_device_has_its_say_where_it_is_needed_and_nowhere_else(toy):
-    """The toy counts; the plugin says 30 wherever it is asked, and 30 is where the toy is unsure again."""
+    """The toy counts; the plugin says 32 wherever it is asked, and before 35 is where the toy is unsure again."""
     drafting = Drafting(OFF)
     session, said = gated(toy, plugin=pulling(toy, 32), limit=9, drafting=drafting)
     assert tokens(said) == [4, 32, 33, 34, 32, 33, 34, 32, 33]
