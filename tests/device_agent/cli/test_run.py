@@ -41,6 +41,7 @@ def test_run_json_tells_everything(sideplug):
         "prompt_tokens": 3,
         "tokens": 4,
         "finished": "length",
+        "alone": 0,
         "plugin": None,
     }
 
