@@ -1,6 +1,6 @@
 """The graphs of a kit as functions with named, typed ports. What the device feeds is decided here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ def _training_step(
         frozen = {constant.name: next(feeds) for constant in constants}
         bound = target.bound({**batch, **frozen})
         value, gradients = rule(bound, loss, weights, batch, plan.softcap, clock.count)
-        extra = bound.penalty_gradient(weights)
+        extra: Mapping[str, Tensor] = bound.penalty_gradient(weights)
         if gate is not None:
             cost, extra = gate(weights, batch)
             value = value + cost
