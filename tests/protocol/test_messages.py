@@ -15,7 +15,16 @@ from protocol.messages import (
 )
 from tests.protocol.samples import DOCUMENTS, MESSAGES, SESSION_REQUEST, WANTS, same
 
-LATER = {"gate", "basis", "encoding", "encodings", "cache", "decoder_start", "encoder_layers"}
+LATER = {
+    "basis",
+    "cache",
+    "decoder_start",
+    "encoder_layers",
+    "encoding",
+    "encodings",
+    "gate",
+    "shared",
+}
 """Fields that older peers do not write."""
 
 IDS = np.array([5, 6], np.uint32)
