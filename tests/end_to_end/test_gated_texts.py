@@ -71,7 +71,9 @@ def test_at_1_the_text_is_the_backbones_own(service, home):
     got, alone, down = write(home, service.url, "1")
     _, _, ungated = write(home, service.url, "off")
     version = PluginStore(home).versions()[-1]
-    settings = Settings(home=home, cloud=service.url, threads=1, codec="f32", wire_kl=0)
+    settings = Settings(
+        home=home, cloud=service.url, threads=1, codec="f32", wire_kl=0, recipe=RECIPE
+    )
     with Link(settings) as link, Speaker(link, None) as base:
         # The same prefix in front, and nobody who corrects.
         prompt = [*version.prefix.tolist(), *base.read("The lamp in")]
