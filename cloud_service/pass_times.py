@@ -2,12 +2,13 @@
 
 
 class PassTimes:
-    """Seconds of a pass by its size in tokens, two sizes an octave, each a mean that forgets."""
+    """Seconds of a pass by its size, which is what its tokens take, in tokens with nothing before them; two
+    sizes an octave, each a mean that forgets."""
 
     LARGEST = 4096
-    """Tokens of the largest pass that is ever thought of."""
+    """The largest pass that is ever thought of."""
     FIRST = 64
-    """Tokens of a pass as long as nothing is known."""
+    """A pass as long as nothing is known."""
     _NEWS = 0.2
     """Weight of the newest pass."""
     _FORGOTTEN = 1000
@@ -21,10 +22,10 @@ class PassTimes:
         self.brief: float | None = None
         """Seconds of a pass that holds brief steps only."""
 
-    def learn(self, tokens: float, seconds: float, brief: bool) -> None:
+    def learn(self, work: float, seconds: float, brief: bool) -> None:
         """Note a pass; ``brief`` when it held brief steps only."""
         self._passes += 1
-        size = next(one for one in _SIZES if one >= min(tokens, self.LARGEST))
+        size = next(one for one in _SIZES if one >= min(work, self.LARGEST))
         self._seconds[size] = self._mixed(self._seconds.get(size), seconds)
         self._last[size] = self._passes
         for old in [held for held, at in self._last.items() if self._passes - at > self._FORGOTTEN]:

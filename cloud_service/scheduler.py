@@ -25,7 +25,7 @@ CALM_SECONDS = 0.25
 RECENT_SECONDS = 2.0
 """For so long after a brief step, or a prompt's last token, the session's next step is expected."""
 SMALLEST_CHUNK = 8
-"""Tokens of the longest prefill that go into every pass, however slow."""
+"""Tokens of the first reading in turn that go into a pass which holds a chunk, however slow."""
 MOST_TOKENS = 2048
 """Tokens of a pass, for the memory that its states take."""
 FAR = 700

@@ -34,10 +34,19 @@ from protocol.messages import SessionOpened, SessionRequest, Tokens, Wants
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A step and what was answered to it, in case it is sent again."""
+    """
+    A step and what was answered to it, in case it is sent again.
+
+    Attributes:
+        asked: The step.
+        frame: The answer's bytes.
+        said: Tokens in it that the backbone has said by itself.
+
+    """
 
     asked: Tokens
     frame: bytes
+    said: int
 
     def fits(self, tokens: Tokens) -> bool:
         """Say whether ``tokens`` is the same step."""
@@ -74,8 +83,6 @@ class Session:
         self.loose = 0
         """Positions at the end that the next step may begin in front of: the last answer's rows but the first,
         and what was said."""
-        self.said = 0
-        """Tokens that the backbone has said by itself in the last answer."""
         self.turn = asyncio.Lock()
         """Held by the one request that may look at the cache or change it."""
         self.closed = False
@@ -212,11 +219,11 @@ class Sessions:
                 self._open.pop(session.name, None)
                 session.close()
 
-    async def step(self, waiter: Waiter, session: Session, tokens: Tokens) -> bytes:
+    async def step(self, waiter: Waiter, session: Session, tokens: Tokens) -> Answer:
         """
-        Read a step's tokens and return the frame that answers it.
+        Read a step's tokens and return what answers it.
 
-        The same step again gives the same bytes and reads nothing.
+        The same step again gives the same answer and reads nothing.
 
         Raises:
             Dropped: The waiter was gone before it was read; nothing has been read.
@@ -232,12 +239,12 @@ class Sessions:
         """
         async with Turn(session):
             if session.last is not None and session.last.fits(tokens):
-                return session.last.frame
+                return session.last
             if waiter.gone:
                 raise Dropped()
-            own = self._check(session, tokens, session.wants)
+            drafts, alone = self._check(session, tokens, session.wants)
             session.cache.crop(tokens.position)
-            session.loose = session.said = 0
+            session.loose = 0
             reading = Reading(
                 waiter,
                 "step",
@@ -245,9 +252,9 @@ class Sessions:
                 tokens.ids,
                 tokens.wanted,
                 session.wants,
-                own if tokens.drafts else 0,
+                drafts,
                 tokens.source,
-                self._alone(session, own) if tokens.alone else None,
+                alone,
                 partial(arrived, wants=session.wants, basis=session.basis),
             )
             self._runner.submit(reading)
@@ -258,11 +265,11 @@ class Sessions:
                 # What could not be answered has not been read.
                 session.cache.crop(tokens.position)
                 raise
-            session.last = Answer(tokens, frame)
+            said = len(states.spoken)
+            session.last = Answer(tokens, frame, said)
             behind = session.cache.position - session.cache.source
-            session.said = len(states.spoken)
-            session.loose = min(tokens.wanted + len(states.drafted) + session.said - 1, behind)
-            return frame
+            session.loose = min(tokens.wanted + len(states.drafted) + said - 1, behind)
+            return session.last
 
     async def crop(self, session: Session, position: int) -> int:
         """
@@ -282,14 +289,8 @@ class Sessions:
             session.last, session.loose = None, 0
             return session.cache.position
 
-    def _alone(self, session: Session, most: int) -> Alone | None:
-        """Return until when the backbone speaks by itself, if there is room for a token."""
-        if session.gate is None or not most:
-            return None
-        return Alone(session.gate, most, frozenset(self._facts.stop_tokens))
-
-    def _check(self, session: Session, tokens: Tokens, wants: Wants) -> int:
-        """Refuse what cannot be read; return for how many of its own tokens, drafted or said, there is room."""
+    def _check(self, session: Session, tokens: Tokens, wants: Wants) -> tuple[int, Alone | None]:
+        """Refuse what cannot be read; return how many drafts there is room for, and how the backbone speaks alone."""
         stands = session.cache.position
         check_source(tokens, wants, self._facts)
         if not tokens.source and not stands - session.loose <= tokens.position <= stands:
@@ -306,7 +307,9 @@ class Sessions:
         drafts, said = (min(own, self.room - asked) for own in (tokens.drafts, tokens.alone))
         check_ids(tokens.ids, self._facts)
         check_answer(tokens.wanted, wants, self._facts, drafts, said)
-        return drafts + said
+        if session.gate is None or not said:
+            return drafts, None
+        return drafts, Alone(session.gate, said, frozenset(self._facts.stop_tokens))
 
 
 class Turn:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -10,8 +11,11 @@ from protocol.errors import MalformedMessage
 from protocol.facts import MOST_HIDDEN
 from protocol.fields import Fields
 
+SINCE = 2
+"""The minor version that brought gates."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Gate:
     """
     How a session tells them apart.
@@ -52,8 +56,13 @@ class Gate:
             return -math.expm1(min(likeliest, 0.0))
         if final is None:
             raise ValueError("a classifier reads the final state")
-        score = float(final.astype(np.float64) @ np.array(self.row)) + self.bias
-        return 1 / (1 + math.exp(-max(-700.0, min(score, 700.0))))
+        score = float(final.astype(np.float64) @ self._row) + self.bias
+        # In this order what is no number stays none.
+        return 1 / (1 + math.exp(-min(max(score, -700.0), 700.0)))
+
+    @cached_property
+    def _row(self) -> Array:
+        return np.array(self.row)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name."""

@@ -40,7 +40,7 @@ class Backbone(Protocol):
     A frozen model, run by an engine.
 
     An engine makes the pool from a budget of bytes and from what a page takes in its own store
-    of keys and values, which it reserves as virtual memory and touches page by page. It writes
+    of keys and values, which it reserves as virtual memory, of which some may be written at the start. It writes
     and reads that store by the tables of pages in the caches, and by nothing else: pages are
     shared, so it never writes a position that it has not been asked to read.
     """

@@ -57,14 +57,14 @@ async def step(request: Request, name: str) -> Response:
     service, caller = service_of(request), caller_of(request)
     with service.sessions.use(name, caller.owner) as session:
         tokens = await tokens_of(request)
-        caller.tokens.spend(len(tokens.ids) + tokens.drafts)
+        caller.tokens.spend(len(tokens.ids) + tokens.drafts + tokens.alone)
         waiter = Waiter(caller.owner)
         answering = service.sessions.step(waiter, session, tokens)
-        frame = await unless_gone(request, waiter, answering)
-        # How many it would be nobody could tell before.
-        caller.tokens.spend(session.said)
+        answer = await unless_gone(request, waiter, answering)
+        # What the backbone did not say by itself, nobody could tell before.
+        caller.tokens.spend(answer.said - tokens.alone)
         _time(service, session, started)
-    return frame_answer(frame)
+    return frame_answer(answer.frame)
 
 
 @router.post("/{name}/crop", **described(document(POSITION), body=document(POSITION)))

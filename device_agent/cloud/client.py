@@ -28,6 +28,7 @@ from protocol.basis import Basis
 from protocol.errors import Fault, MalformedMessage, UnsupportedVersion
 from protocol.facts import BackboneFacts
 from protocol.fields import Fields, read_json
+from protocol.gate import SINCE
 from protocol.kit import KitManifest
 from protocol.limits import Limits, smaller_of
 from protocol.messages import (
@@ -92,6 +93,8 @@ class CloudClient(Closing):
     ) -> None:
         self.limits = limits or Limits()
         self._fingerprint: str | None = None
+        self._minor = 0
+        """The least minor version that what was opened needs."""
         self._connection = Connection(
             url,
             limits=self.limits,
@@ -179,6 +182,8 @@ class CloudClient(Closing):
 
     def open_session(self, request: SessionRequest, tries: int = TRIES) -> SessionOpened:
         """Begin a session; its wants hold for all of its steps."""
+        if request.gate is not None:
+            self._minor = SINCE
         # A classifier is personal: that it leaves is an entry of its own.
         kind: Kind = "session" if request.gate is None or request.gate.row is None else "gate"
         return SessionOpened.from_json(
@@ -277,7 +282,7 @@ class CloudClient(Closing):
         self._connection.doubt()
 
     def _identify(self) -> None:
-        """Raise ``OtherBackbone`` when the backbone is not the one of the facts."""
+        """Raise ``OtherBackbone`` when the backbone is not the one of the facts, or its cloud too old."""
         if self._fingerprint is None:
             return
         limit = self.limits.json_bytes
@@ -285,6 +290,8 @@ class CloudClient(Closing):
             facts = BackboneFacts.from_json(read_json(answer.read(limit), limit))
         if facts.fingerprint != self._fingerprint:
             raise OtherBackbone(self.url, f"it hosts another backbone ({facts.name}) than before")
+        if not versions.speaks(facts.protocol, self._minor):
+            raise OtherBackbone(self.url, "it is too old for the gate that is used")
 
     def _batch(
         self,

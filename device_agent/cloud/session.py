@@ -67,7 +67,7 @@ class RemoteSession(Closing):
 
     @property
     def tokens(self) -> Sequence[int]:
-        """The tokens in the session so far, drafted ones that nobody has cropped among them."""
+        """The tokens in the session so far, drafted and said ones that nobody has cropped among them."""
         return self._ids
 
     @property

@@ -29,14 +29,15 @@ class Carried:
 
     def before(self, number: int) -> Named | None:
         """What the round before ``number`` has left; None when nothing fits."""
-        last = self._last()
+        last, found = self._read()
         if last is None or last > number:
             return None
-        return self._part("before" if last == number else "after")
+        return self._part("before" if last == number else "after", found)
 
     def latest(self) -> Named | None:
         """What the last round has left; None when nothing fits."""
-        return None if self._last() is None else self._part("after")
+        last, found = self._read()
+        return None if last is None else self._part("after", found)
 
     def keep(self, number: int, before: Named, after: Named) -> None:
         """Keep what round ``number`` has begun with, and what it leaves."""
@@ -49,13 +50,7 @@ class Carried:
         about = json.dumps({**self.about, "round": number})
         write_whole(self.path, save(arrays, metadata={"sideplug": about}))
 
-    def _last(self) -> int | None:
-        about, _ = self._read()
-        last = about.pop("round", None)
-        return last if about == self.about and isinstance(last, int) else None
-
-    def _part(self, part: str) -> Named | None:
-        _, found = self._read()
+    def _part(self, part: str, found: Named) -> Named | None:
         kept = {name: found.get(f"{part}.{name}") for name in self.shapes}
         fits = all(
             one is not None and one.shape == self.shapes[name] and bool(np.isfinite(one).all())
@@ -63,13 +58,17 @@ class Carried:
         )
         return {name: one for name, one in kept.items() if one is not None} if fits else None
 
-    def _read(self) -> tuple[dict[str, object], Named]:
-        """What is there; nothing when it cannot be read, as a device that has just joined has nothing."""
+    def _read(self) -> tuple[int | None, Named]:
+        """The last round, and what is there of it; none when that is of something else, or cannot be read: a
+        device that has just joined has nothing."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, framework="np") as file:
                 about = json.loads((file.metadata() or {})["sideplug"])
-                return dict(about), {str(name): file.get_tensor(name) for name in file.keys()}
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            return {}, {}
+                last = about.pop("round", None)
+                if about != self.about or not isinstance(last, int):
+                    return None, {}
+                return last, {str(name): file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+            return None, {}

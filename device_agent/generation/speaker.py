@@ -128,7 +128,7 @@ class Speaker(Closing):
 
     @property
     def drafts(self) -> Tally:
-        """Tokens drafted and accepted so far."""
+        """Tokens drafted, accepted, and said by the cloud alone, so far."""
         return self._drafting.tally + self._base_drafting.tally + self._gated.tally
 
     @property

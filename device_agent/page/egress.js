@@ -7,11 +7,12 @@ import { bytes, count, moment } from "./words.js";
 const KINDS = {
   features: "texts to be read: what you teach, what you have embedded",
   prefix: "your prefix: your newest text",
-  step: "prompts and answers",
   prompt: "what you ask",
   answer: "answers, token by token, and guesses at how they go on",
   replay: "a conversation once more, lost by the cloud",
   session: "opening and closing sessions; no text",
+  gate: "your plugin's classifier, to open a session with; no text",
+  federated: "what training added to weights shared with others; no text",
   facts: "asking which backbone is hosted; no text",
   tokenizer: "fetching the tokenizer; no text",
   kit: "fetching what training runs on; no text",

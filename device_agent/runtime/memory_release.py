@@ -10,6 +10,7 @@ import mmap
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 LARGE = 1 << 20
 """Bytes from which on a block is returned the moment it is freed."""
@@ -17,8 +18,8 @@ LARGE = 1 << 20
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8
 """glibc's numbers of those settings, ``M_MMAP_THRESHOLD`` and ``M_ARENA_MAX``."""
 
-_MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?:(r-.p) \S+ \S+ [1-9]\d* +/)?")
-"""Begins a mapping in ``smaps``: where it is, and if it is of a file, private, and read only, its rights."""
+_MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (?:(r-xp) \S+ \S+ [1-9]\d* +/)?")
+"""Begins a mapping in ``smaps``: where it is, and if it is code of a file, its rights."""
 
 
 def return_large_blocks() -> None:
@@ -52,31 +53,35 @@ def return_pages() -> None:
 
 
 def _return_code() -> None:
-    """Return the pages of files, such as code and constants, that this process only reads.
+    """Return the pages of code.
 
-    Loading runs much of a library once: of onnxruntime and what it needs 28 MB. They stay in the system's cache,
-    which all processes share and which gives way first; what is used again comes from there within milliseconds.
+    Loading runs much of a library once. Its pages stay in the system's cache, which all processes share and
+    which gives way first; what is used again comes from there within milliseconds. Constants are left: while
+    another thread loads a library, all of it looks like them, what the loader is about to fill in as well.
     """
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with open("/proc/self/smaps", encoding="utf-8", errors="surrogateescape") as file:
-        for start, end in _unchanged(file):
+    # A system without this file keeps them.
+    with (
+        suppress(OSError),
+        open("/proc/self/smaps", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        for start, end in unchanged_code(file):
             advise(start, end - start, mmap.MADV_DONTNEED)
 
 
-def _unchanged(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Where files are mapped, start and end, that cannot be written to there and never were.
-
-    Constants that the loader has filled in cannot be written to any more either, but would be lost.
-    """
+def unchanged_code(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Where code of files is mapped, start and end, of which no page was written, swapped out since or not."""
     place = None
     for line in smaps:
         if found := _MAPPED.match(line):
             place = (int(found[1], 16), int(found[2], 16)) if found[3] else None
-        elif place is not None and line.startswith("Anonymous:"):
-            if int(line.split()[1]) == 0:
+        elif place is not None and line.startswith(("Anonymous:", "Swap:")):
+            if int(line.split()[1]):
+                place = None
+            elif line.startswith("Swap:"):  # stands behind the other
                 yield place
-            place = None
+                place = None
 
 
 def _call(name: str, *numbers: int) -> None:

@@ -92,7 +92,13 @@ def _candidate(
 
     def best(tokens: int) -> int:
         found = {count: cost(tokens, count) for count in _counts(threads)}
-        return min(found, key=lambda count: (not fits(found[count]), found[count].step))
+        # The fastest that fits; where none does, the smallest.
+        return min(
+            found,
+            key=lambda count: (
+                (False, found[count].step) if fits(found[count]) else (True, found[count].peak)
+            ),
+        )
 
     fitting = (size for size in sizes if fits(cost(size, best(size))))
     tokens = next(fitting, sizes[-1])

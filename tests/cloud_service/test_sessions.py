@@ -65,7 +65,7 @@ def sessions_of(clock):
 
 
 def stepped(sessions, session, tokens):
-    return asyncio.run(sessions.step(Waiter("somebody"), session, tokens))
+    return asyncio.run(sessions.step(Waiter("somebody"), session, tokens)).frame
 
 
 def cropped(sessions, session, position):

@@ -40,6 +40,7 @@ def test_at_0_every_token_needs_the_device_and_at_1_none_that_is_foreseen_at_all
 
 def test_what_is_no_number_needs_the_device():
     assert Gate(1.0).opens(None, math.nan)
+    assert Gate(1.0, (1.0, 0.0, 0.0)).opens(np.array([np.nan, 0, 0], np.float32), 0.0)
 
 
 def test_a_classifier_needs_the_final_state():

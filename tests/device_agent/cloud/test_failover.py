@@ -14,6 +14,7 @@ from device_agent.cloud.connection import PATIENT_TRIES, TRIES, BadAuthority
 from device_agent.cloud.session import RemoteSession
 from protocol import versions
 from protocol.errors import Draining, Loading, TooManySessions
+from protocol.gate import Gate
 from protocol.limits import Limits
 from protocol.stream import FrameReader
 from tests.device_agent.cloud.test_session import WANTS, expect
@@ -106,6 +107,23 @@ def test_a_cloud_that_hosts_another_backbone_gets_no_token(two):
         assert {path for path in other.server.paths()} == {"GET /v1/backbone"}
         first.fault = None
         expect(session.step([5]), [4, 5], 1)
+
+
+@pytest.mark.parametrize("gate", [None, Gate(0.5), Gate(0.5, (1.0,), 0.5)])
+def test_a_cloud_that_knows_of_no_gates_is_sent_none(two, gate):
+    first, _ = two
+    old = Place(replace(FACTS, protocol=("1.1",)))
+    with old.server.serving(), client(first, old) as cloud:
+        cloud.facts()
+        session = RemoteSession(cloud, WANTS, gate=gate)
+        session.step([4])
+        first.fault = Draining()
+        if gate is None:
+            expect(session.step([5]), [4, 5], 1)
+            return
+        with pytest.raises((OtherBackbone, Draining)):
+            session.step([5])
+        assert {path for path in old.server.paths()} == {"GET /v1/backbone"}
 
 
 def test_a_cloud_started_anew_with_another_backbone_gets_no_token(two):

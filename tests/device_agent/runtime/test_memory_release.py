@@ -8,6 +8,7 @@ from device_agent.runtime.memory_release import (
     release_memory,
     return_large_blocks,
     share_one_arena,
+    unchanged_code,
 )
 
 SMALL = """
@@ -87,6 +88,35 @@ def test_threads_that_share_an_arena_make_none_of_their_own():
         return done.stdout.count(b"<heap nr=")
 
     assert arenas(shared=True) == 1 < arenas(shared=False)
+
+
+SMAPS = """\
+1000-2000 r-xp 00000000 fe:00 17    /lib/code.so
+Anonymous:             0 kB
+Swap:                  0 kB
+2000-3000 r-xp 00000000 fe:00 17    /lib/patched.so
+Anonymous:             4 kB
+Swap:                  0 kB
+3000-4000 r-xp 00000000 fe:00 17    /lib/swapped.so
+Anonymous:             0 kB
+Swap:                  4 kB
+4000-5000 r--p 00000000 fe:00 17    /lib/constants.so
+Anonymous:             0 kB
+Swap:                  0 kB
+5000-6000 r-xp 00000000 00:00 0     [vdso]
+Anonymous:             0 kB
+Swap:                  0 kB
+6000-7000 r-xs 00000000 fe:00 17    /lib/shared.so
+Anonymous:             0 kB
+Swap:                  0 kB
+7000-9000 r-xp 00000000 fe:00 18    /lib/more code.so
+Anonymous:             0 kB
+Swap:                  0 kB
+"""
+
+
+def test_only_code_that_stands_in_a_file_as_it_is_goes_back():
+    assert list(unchanged_code(SMAPS.splitlines())) == [(0x1000, 0x2000), (0x7000, 0x9000)]
 
 
 def test_on_any_platform_it_may_be_called():

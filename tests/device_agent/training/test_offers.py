@@ -129,6 +129,18 @@ def test_nothing_fits_says_how_much_would(world):
         choose(settings, Bounds(memory=5_000_000))
 
 
+def test_the_smallest_is_named_where_more_threads_are_faster_and_larger(world):
+    _, settings = world
+    choose(settings, GENEROUS, "teaching", threads=2, batch_tokens=32)
+    path = settings.home / FILE
+    known = json.loads(path.read_text())
+    for cost, peak, step in zip(known["costs"].values(), (6e6, 8e6), (2.0, 1.0), strict=True):
+        cost["peak"], cost["step"] = int(peak), step
+    path.write_text(json.dumps(known))
+    with pytest.raises(NothingFits, match=r"in 5 MB: the smallest.* 6 MB"):
+        choose(settings, Bounds(memory=5_000_000), "teaching", threads=2, batch_tokens=32)
+
+
 def test_the_command_trains_by_what_was_chosen_and_says_why(world, capsys, monkeypatch):
     _, settings = world
     for name in ("home", "cloud", "threads", "prefix"):
