@@ -3,9 +3,11 @@
 import argparse
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -92,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     # Without this a request to end would leave behind what the benchmark has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
+    interrupted = _noted_interrupt()
     try:
         if args.json:  # before the long work, so that a wrong path is told at once
             args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -99,18 +102,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json:
             write_json(as_json(benchmark.name, outcome), args.json)
     except KeyboardInterrupt:
-        print("stopped; no report was written", file=sys.stderr)
-        return INTERRUPTED
-    except (BenchmarkError, OSError) as error:
-        print(f"benchmark {benchmark.name}: {error}", file=sys.stderr)
-        return FAILED
-    except (DeviceError, Fault) as error:
-        print(f"benchmark {benchmark.name}: {error}. {error.hint}", file=sys.stderr)
+        return _stopped()
+    except (BenchmarkError, DeviceError, Fault, OSError) as error:
+        if interrupted.is_set():
+            return _stopped()
+        hint = f". {error.hint}" if isinstance(error, DeviceError | Fault) else ""
+        print(f"benchmark {benchmark.name}: {error}{hint}", file=sys.stderr)
         return FAILED
     print_outcome(benchmark.name, outcome, console)
     if args.json:
         console.print(f"written to {args.json}")
     return OK
+
+
+def _noted_interrupt() -> threading.Event:
+    """Set at Ctrl-C, which reaches the processes beside this one as well: what fails from then on fails for that."""
+    noted = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        noted.set()
+        raise KeyboardInterrupt
+
+    # A shell that has put this into the background has Ctrl-C ignored, and that stays.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return noted
+
+
+def _stopped() -> int:
+    print("stopped; no report was written", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -257,7 +257,7 @@ def test_each_plugin_is_asked_for_both_peoples_words(small_world, roomy, tmp_pat
     text.write_text("\n".join(json.dumps({"text": one}) for one in definitions))
     given = ("--quick", "--threads", "1", "--backbone", str(roomy), "--text", str(text))
     cache = small_world[1]
-    (cache / "texts").mkdir(exist_ok=True)
+    (cache / "texts").mkdir(parents=True, exist_ok=True)
     with gzip.open(cache / "texts" / "jargon.txt.gz", "wt", encoding="utf-8") as file:
         for n in range(16):
             file.write(f"   :term{n}: n.\n\n   A thing that a hacker says of the {n}th kind.\n\n")
